@@ -1,0 +1,3 @@
+//! step01-exec
+
+fn main() {}

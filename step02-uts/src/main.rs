@@ -1,0 +1,3 @@
+//! step02-uts
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! step03-pid
+
+fn main() {}

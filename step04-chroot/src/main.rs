@@ -1,0 +1,3 @@
+//! step04-chroot
+
+fn main() {}

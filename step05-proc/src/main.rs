@@ -1,0 +1,3 @@
+//! step05-proc
+
+fn main() {}

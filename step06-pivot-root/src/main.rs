@@ -1,0 +1,3 @@
+//! step06-pivot-root
+
+fn main() {}

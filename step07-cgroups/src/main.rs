@@ -1,0 +1,3 @@
+//! step07-cgroups
+
+fn main() {}
