@@ -17,6 +17,8 @@ pub enum Stage {
     MapIds(&'static str),
     /// Starting `/proc/self/exe child`.
     StartChild,
+    /// Waiting for the process that was started, see waitpid(2).
+    Wait,
     /// `sethostname(2)` with this name.
     SetHostname(OsString),
     /// `chroot(2)` into this directory.
@@ -49,6 +51,7 @@ impl fmt::Display for Stage {
             }
             Self::MapIds(file) => write!(f, "cannot write /proc/self/{file}"),
             Self::StartChild => write!(f, "cannot start /proc/self/exe"),
+            Self::Wait => write!(f, "cannot learn how the command ended"),
             Self::SetHostname(name) => {
                 write!(f, "cannot set the host name to {name:?}")
             }

@@ -1,3 +1,128 @@
-//! step01-exec
+//! Step 1: fork, exec, wait.
+//!
+//! `run` starts this very program a second time, as `child`, and waits for
+//! it; `child` turns into the command. The later steps put the container
+//! between the two. Nothing is isolated yet: the command sees all that the
+//! host has.
+//!
+//! Try `cargo run -p step01-exec -- run echo hello`.
 
-fn main() {}
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{self, Command, ExitCode, ExitStatus};
+
+use anyhow::{Context as _, Error, Result};
+use clap::{Parser, Subcommand};
+use nix::errno::Errno;
+use nix::sys::signal::SigSet;
+
+/// A container in seven steps. Step 1: fork, exec, wait.
+#[derive(Parser)]
+#[command(disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    half: Half,
+}
+
+/// The two halves of every step.
+#[derive(Subcommand)]
+enum Half {
+    /// Run a command in a container
+    Run {
+        /// The command and its arguments
+        #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+        command: Vec<OsString>,
+    },
+    /// The first process inside, started by `run`
+    #[command(hide = true)]
+    Child {
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.half {
+        Half::Run { command } => run(command),
+        Half::Child { command } => child(command),
+    };
+    let status = result.unwrap_or_else(|error| {
+        report(&error);
+        125
+    });
+    ExitCode::from(status)
+}
+
+/// The outer half: starts the inner one and ends with its status.
+fn run(command: &[OsString]) -> Result<u8> {
+    banner(command);
+    unblock_signals()?;
+    let mut child = Command::new("/proc/self/exe")
+        .arg("child")
+        .arg("--")
+        .args(command)
+        .spawn()
+        .context("cannot start /proc/self/exe")?;
+    let status = child.wait().context("cannot wait for the command")?;
+    Ok(exit_code(status))
+}
+
+/// The inner half: turns into the command.
+fn child(command: &[OsString]) -> Result<u8> {
+    banner(command);
+    // exec(3) returns only when it failed.
+    let error = Command::new(&command[0]).args(&command[1..]).exec();
+    Ok(cannot_run(&command[0], error))
+}
+
+/// Says who we are. The command has to run even when nobody can read this.
+fn banner(command: &[OsString]) {
+    let pid = process::id();
+    let _ = writeln!(io::stderr(), "running {command:?} as {pid}");
+}
+
+/// Blocks no signal. What our caller blocked would stay blocked in the
+/// command, through fork(2) and execve(2), and it could not be stopped.
+fn unblock_signals() -> Result<()> {
+    SigSet::empty()
+        .thread_set_mask()
+        .context("cannot unblock signals")
+}
+
+/// The status that a shell would give: the command's own, or 128 + N when
+/// signal N ended it.
+fn exit_code(status: ExitStatus) -> u8 {
+    let signal = || status.signal().map(|number| 128 + number);
+    let code = status.code().or_else(signal);
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
+}
+
+/// Reports why the command did not start. The status is 127 when it was not
+/// found, 126 when it was found and cannot be executed, as in a shell.
+fn cannot_run(program: &OsString, error: io::Error) -> u8 {
+    let status = match error.kind() {
+        io::ErrorKind::NotFound => 127,
+        _ => 126,
+    };
+    report(&Error::new(error).context(format!("cannot run {program:?}")));
+    status
+}
+
+/// One line on stderr: what was attempted, and the kernel's answer by name.
+fn report(error: &Error) {
+    let mut line = env!("CARGO_PKG_NAME").to_owned();
+    for cause in error.chain() {
+        let number = cause.downcast_ref::<io::Error>();
+        let errno = match number.and_then(io::Error::raw_os_error) {
+            Some(number) => Some(Errno::from_raw(number)),
+            None => cause.downcast_ref::<Errno>().copied(),
+        };
+        line += &match errno {
+            Some(errno) => format!(": {} ({errno:?})", errno.desc()),
+            None => format!(": {cause}"),
+        };
+    }
+    let _ = writeln!(io::stderr(), "{line}");
+}

@@ -1,3 +1,186 @@
-//! step02-uts
+//! Step 2: a host name of its own.
+//!
+//! `run` enters a new UTS namespace, `child` sets the host name in it; the
+//! host keeps its own. Without root there is first a user namespace, in which
+//! we are root. Everything else still leaks: processes, files, mounts.
+//!
+//! Try `cargo run -p step02-uts -- run hostname`.
 
-fn main() {}
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{self, Command, ExitCode, ExitStatus};
+
+use anyhow::{Context as _, Error, Result};
+use clap::{Parser, Subcommand};
+use doctor::Stage;
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::SigSet;
+use nix::unistd::{getegid, geteuid, sethostname};
+
+/// A container in seven steps. Step 2: a host name of its own.
+#[derive(Parser)]
+#[command(disable_help_subcommand = true)]
+struct Cli {
+    /// The host name inside
+    #[arg(long, value_name = "NAME", default_value = "container", global = true)]
+    hostname: OsString,
+    #[command(subcommand)]
+    half: Half,
+}
+
+/// The two halves of every step.
+#[derive(Subcommand)]
+enum Half {
+    /// Run a command in a container
+    Run {
+        /// The command and its arguments
+        #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+        command: Vec<OsString>,
+    },
+    /// The first process inside, started by `run`
+    #[command(hide = true)]
+    Child {
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// What the container has of its own, see namespaces(7).
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.half {
+        Half::Run { command } => run(&cli, command),
+        Half::Child { command } => child(&cli, command),
+    };
+    let status = result.unwrap_or_else(|error| {
+        report(&error);
+        125
+    });
+    ExitCode::from(status)
+}
+
+/// The outer half: starts the inner one and ends with its status.
+fn run(cli: &Cli, command: &[OsString]) -> Result<u8> {
+    banner(command);
+    unblock_signals()?;
+    enter_namespaces()?;
+    let mut child = Command::new("/proc/self/exe")
+        .arg("child")
+        .arg("--hostname")
+        .arg(&cli.hostname)
+        .arg("--")
+        .args(command)
+        .spawn()
+        .context(Stage::StartChild)?;
+    let status = child.wait().context(Stage::Wait)?;
+    Ok(exit_code(status))
+}
+
+/// The inner half: furnishes the container and turns into the command.
+fn child(cli: &Cli, command: &[OsString]) -> Result<u8> {
+    banner(command);
+    sethostname(&cli.hostname)
+        .with_context(|| Stage::SetHostname(cli.hostname.clone()))?;
+    // exec(3) returns only when it failed.
+    let error = Command::new(&command[0]).args(&command[1..]).exec();
+    Ok(cannot_run(&command[0], error))
+}
+
+/// Says who we are. The command has to run even when nobody can read this.
+fn banner(command: &[OsString]) {
+    let pid = process::id();
+    let _ = writeln!(io::stderr(), "running {command:?} as {pid}");
+}
+
+/// Blocks no signal. What our caller blocked would stay blocked in the
+/// command, through fork(2) and execve(2), and it could not be stopped.
+fn unblock_signals() -> Result<()> {
+    SigSet::empty().thread_set_mask().context("cannot unblock signals")
+}
+
+/// Leaves the host's namespaces for new ones, see unshare(2).
+///
+/// Without CAP_SYS_ADMIN a user namespace comes first: in it we have every
+/// capability, over what belongs to it and nothing else. Fails with EPERM
+/// where that is forbidden, and with ENOSPC at the limit of `user.max_*`.
+fn enter_namespaces() -> Result<()> {
+    if has_cap_sys_admin()? {
+        return unshare(NAMESPACES).context(Stage::Unshare(NAMESPACES));
+    }
+    let (uid, gid) = (geteuid(), getegid());
+    let namespaces = NAMESPACES | CloneFlags::CLONE_NEWUSER;
+    unshare(namespaces).context(Stage::Unshare(namespaces))?;
+    // In this order: gid_map is refused as long as setgroups(2), with which
+    // we could drop a group that denies us a file, is allowed.
+    write_map("setgroups", "deny")?;
+    write_map("gid_map", &format!("0 {gid} 1"))?;
+    write_map("uid_map", &format!("0 {uid} 1"))
+}
+
+/// Writes one of the files that say who we are in our user namespace, see
+/// user_namespaces(7). `0 1000 1` means: 0 inside is 1000 outside, one id.
+fn write_map(file: &'static str, line: &str) -> Result<()> {
+    fs::write(format!("/proc/self/{file}"), line).context(Stage::MapIds(file))
+}
+
+/// Whether the kernel would let us unshare. It asks for the capability, not
+/// for uid 0: root in Docker is uid 0 and lacks it. See capabilities(7).
+fn has_cap_sys_admin() -> Result<bool> {
+    let capabilities = own_status("CapEff:")?;
+    let capabilities = u64::from_str_radix(&capabilities, 16)?;
+    Ok(capabilities & (1 << 21) != 0)
+}
+
+/// A line of `/proc/self/status`, see proc_pid_status(5).
+fn own_status(name: &str) -> Result<String> {
+    let status = fs::read_to_string("/proc/self/status")
+        .context("cannot read /proc/self/status")?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name));
+    let value = value.with_context(|| format!("no {name} for ourselves"))?;
+    Ok(value.trim().to_owned())
+}
+
+/// The status that a shell would give: the command's own, or 128 + N when
+/// signal N ended it.
+fn exit_code(status: ExitStatus) -> u8 {
+    let signal = || status.signal().map(|number| 128 + number);
+    let code = status.code().or_else(signal);
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
+}
+
+/// Reports why the command did not start. The status is 127 when it was not
+/// found, 126 when it was found and cannot be executed, as in a shell.
+fn cannot_run(program: &OsString, error: io::Error) -> u8 {
+    let status = match error.kind() {
+        io::ErrorKind::NotFound => 127,
+        _ => 126,
+    };
+    report(&Error::new(error).context(Stage::Exec(program.clone())));
+    status
+}
+
+/// One line on stderr: what was attempted, and the kernel's answer by name;
+/// then the cause and the way out, if the doctor sees one.
+fn report(error: &Error) {
+    let mut line = env!("CARGO_PKG_NAME").to_owned();
+    for cause in error.chain() {
+        let number = cause.downcast_ref::<io::Error>();
+        let errno = match number.and_then(io::Error::raw_os_error) {
+            Some(number) => Some(Errno::from_raw(number)),
+            None => cause.downcast_ref::<Errno>().copied(),
+        };
+        line += &match errno {
+            Some(errno) => format!(": {} ({errno:?})", errno.desc()),
+            None => format!(": {cause}"),
+        };
+    }
+    if let Some(hint) = doctor::hint(error) {
+        line += &format!("\nhint: {hint}");
+    }
+    let _ = writeln!(io::stderr(), "{line}");
+}
