@@ -39,8 +39,12 @@ pub enum Stage {
     FindCgroup,
     /// Making or removing this cgroup, or a file below `/sys/fs/cgroup`.
     Cgroup(PathBuf),
-    /// Running this command, found by `execvp(3)`.
+    /// Running this command, found by `execvp(3)` in our own PATH.
     Exec(OsString),
+    /// Running this command, looked up inside the root in this PATH.
+    ExecInRoot(OsString, OsString),
+    /// Reading `/proc/self/status`, see proc_pid_status(5).
+    ReadStatus,
 }
 
 impl fmt::Display for Stage {
@@ -68,7 +72,10 @@ impl fmt::Display for Stage {
             Self::MakeDevice(path) => write!(f, "cannot make {path:?}"),
             Self::FindCgroup => write!(f, "cannot find our own cgroup"),
             Self::Cgroup(path) => write!(f, "cannot set up {path:?}"),
-            Self::Exec(command) => write!(f, "cannot run {command:?}"),
+            Self::Exec(command) | Self::ExecInRoot(command, _) => {
+                write!(f, "cannot run {command:?}")
+            }
+            Self::ReadStatus => write!(f, "cannot read /proc/self/status"),
         }
     }
 }
