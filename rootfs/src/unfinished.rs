@@ -1,0 +1,130 @@
+//! The directory beside the target in which a root is built.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::mkdtemp;
+
+/// A directory that nobody takes for a finished root, and that goes away
+/// unless it is renamed.
+///
+/// Its builder holds a lock on it. One that a killed builder left behind is
+/// locked by nobody: the next build removes it.
+pub(crate) struct Unfinished {
+    path: PathBuf,
+    /// None where the file system has no locks: nothing is swept up there,
+    /// since the sweeper cannot lock either.
+    _lock: Option<Flock<File>>,
+}
+
+impl Unfinished {
+    /// Makes a new, empty one, on the same file system as `target` will be.
+    pub(crate) fn beside(target: &Path) -> Result<Unfinished> {
+        let (parent, prefix) =
+            split(target).with_context(|| format!("cannot make {target:?}"))?;
+        sweep(parent, &prefix);
+        let mut template = prefix;
+        template.push("XXXXXX");
+        loop {
+            let path = mkdtemp(&parent.join(&template)).with_context(|| {
+                format!("cannot make a directory beside {target:?}")
+            })?;
+            let mut unfinished = Unfinished { path, _lock: None };
+            match lock(&unfinished.path) {
+                // A sweeper was quicker than our lock: start again.
+                Err(Errno::EWOULDBLOCK | Errno::ENOENT) => continue,
+                Err(_) => {}
+                Ok(lock) if is_same(&lock, &unfinished.path) => {
+                    unfinished._lock = Some(lock);
+                }
+                Ok(_) => continue,
+            }
+            return Ok(unfinished);
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the finished root where it belongs.
+    ///
+    /// rename(2) of a directory replaces nothing but an empty directory, so
+    /// of two builders the second gets ENOTEMPTY. RENAME_NOREPLACE, which
+    /// some file systems lack, would add nothing.
+    pub(crate) fn rename(mut self, target: &Path) -> io::Result<()> {
+        fs::set_permissions(&self.path, Permissions::from_mode(0o755))?;
+        fs::rename(&self.path, target)?;
+        self.path.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.path.as_os_str().is_empty() {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// The directory that holds `target`, and what names of unfinished ones in
+/// it begin with: for `fs` it is `.fs.unfinished.`.
+fn split(target: &Path) -> io::Result<(&Path, OsString)> {
+    let (Some(name), Some(parent)) = (target.file_name(), target.parent())
+    else {
+        return Err(Errno::EINVAL.into());
+    };
+    let parent = match parent.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => parent,
+    };
+    let mut prefix = OsString::from(".");
+    prefix.push(name);
+    prefix.push(".unfinished.");
+    Ok((parent, prefix))
+}
+
+/// Removes what killed builders left behind. That it cannot is no error: it
+/// may be somebody else's.
+fn sweep(parent: &Path, prefix: &OsString) {
+    let Ok(entries) = fs::read_dir(parent) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_ours = name.len() == prefix.len() + "XXXXXX".len()
+            && name
+                .as_encoded_bytes()
+                .starts_with(prefix.as_encoded_bytes())
+            && entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_ours && let Ok(_lock) = lock(&entry.path()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn lock(path: &Path) -> Result<Flock<File>, Errno> {
+    let directory = File::open(path).map_err(errno)?;
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| errno)
+}
+
+/// Whether the locked directory still is the one with that name.
+fn is_same(lock: &File, path: &Path) -> bool {
+    let Ok(locked) = lock.metadata() else {
+        return false;
+    };
+    let inode = |of: &fs::Metadata| (of.dev(), of.ino());
+    fs::metadata(path).is_ok_and(|named| inode(&named) == inode(&locked))
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or_default())
+}
