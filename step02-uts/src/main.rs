@@ -10,22 +10,25 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{self, Command, ExitCode, ExitStatus};
+use std::process::{self, Child, Command, ExitCode, ExitStatus};
 
 use anyhow::{Context as _, Error, Result};
 use clap::{Parser, Subcommand};
 use doctor::Stage;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::SigSet;
-use nix::unistd::{getegid, geteuid, sethostname};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::{Pid, getegid, geteuid, sethostname};
+use signal_hook::consts::signal::*;
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
 
 /// A container in seven steps. Step 2: a host name of its own.
 #[derive(Parser)]
 #[command(disable_help_subcommand = true)]
 struct Cli {
     /// The host name inside
-    #[arg(long, value_name = "NAME", default_value = "container", global = true)]
+    #[arg(long, global = true, default_value = "container")]
     hostname: OsString,
     #[command(subcommand)]
     half: Half,
@@ -67,18 +70,13 @@ fn main() -> ExitCode {
 /// The outer half: starts the inner one and ends with its status.
 fn run(cli: &Cli, command: &[OsString]) -> Result<u8> {
     banner(command);
-    unblock_signals()?;
+    let signals = catch_signals()?;
     enter_namespaces()?;
-    let mut child = Command::new("/proc/self/exe")
-        .arg("child")
-        .arg("--hostname")
-        .arg(&cli.hostname)
-        .arg("--")
-        .args(command)
-        .spawn()
-        .context(Stage::StartChild)?;
-    let status = child.wait().context(Stage::Wait)?;
-    Ok(exit_code(status))
+    let mut child = Command::new("/proc/self/exe");
+    child.arg("child").arg("--hostname").arg(&cli.hostname);
+    child.arg("--").args(command);
+    let child = child.spawn().context(Stage::StartChild)?;
+    supervise(child, signals)
 }
 
 /// The inner half: furnishes the container and turns into the command.
@@ -97,10 +95,14 @@ fn banner(command: &[OsString]) {
     let _ = writeln!(io::stderr(), "running {command:?} as {pid}");
 }
 
-/// Blocks no signal. What our caller blocked would stay blocked in the
-/// command, through fork(2) and execve(2), and it could not be stopped.
-fn unblock_signals() -> Result<()> {
-    SigSet::empty().thread_set_mask().context("cannot unblock signals")
+/// Catches the signals that are meant for the command, and SIGCHLD, which
+/// says that it has ended.
+fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
+    // What our caller blocked would stay blocked in the command, too, and
+    // what it ignored, SIGCHLD above all, would keep the status from us.
+    SigSet::empty().thread_set_mask().context("cannot unblock signals")?;
+    let ours = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+    SignalsInfo::new(ours).context("cannot catch signals")
 }
 
 /// Leaves the host's namespaces for new ones, see unshare(2).
@@ -143,6 +145,30 @@ fn own_status(name: &str) -> Result<String> {
     let value = status.lines().find_map(|line| line.strip_prefix(name));
     let value = value.with_context(|| format!("no {name} for ourselves"))?;
     Ok(value.trim().to_owned())
+}
+
+/// Passes signals on to `process` until it has ended, and gives its status.
+fn supervise(
+    mut process: Child,
+    mut signals: SignalsInfo<WithOrigin>,
+) -> Result<u8> {
+    let pid = Pid::from_raw(process.id().cast_signed());
+    loop {
+        for origin in signals.wait() {
+            match (origin.signal, origin.process) {
+                (SIGCHLD, _) => {
+                    let ended = process.try_wait().context("cannot wait")?;
+                    if let Some(status) = ended {
+                        return Ok(exit_code(status));
+                    }
+                }
+                // A Ctrl-C has no sender: the terminal gives it to all of its
+                // foreground processes, and the command is one of them.
+                (SIGINT | SIGQUIT, None) => {}
+                (signal, _) => _ = kill(pid, Signal::try_from(signal)?),
+            }
+        }
+    }
 }
 
 /// The status that a shell would give: the command's own, or 128 + N when
