@@ -1,0 +1,284 @@
+//! The control groups that the suite runs in, on version 1, version 2 and
+//! hybrid hosts.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process;
+
+use anyhow::{Context as _, Result};
+use nix::unistd::{AccessFlags, access};
+
+use crate::caller::Caller;
+
+/// What step07 limits.
+pub const CONTROLLERS: [&str; 3] = ["pids", "memory", "cpu"];
+
+/// A hierarchy that is mounted here.
+#[derive(Clone, Debug)]
+pub struct Hierarchy {
+    /// Whether it is version 2.
+    pub is_v2: bool,
+    /// Those of [`CONTROLLERS`] that it has.
+    pub controllers: Vec<&'static str>,
+    /// The group that this process is in, as a directory.
+    pub own: PathBuf,
+    /// Where it is mounted.
+    mount: PathBuf,
+}
+
+/// The hierarchies that hold one of [`CONTROLLERS`], from what is mounted.
+pub fn hierarchies() -> Result<Vec<Hierarchy>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let groups = fs::read_to_string("/proc/self/cgroup")?;
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for line in mounts.lines() {
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
+        let left: Vec<_> = left.split(' ').collect();
+        let right: Vec<_> = right.split(' ').collect();
+        let (root, mount) = (left[3], PathBuf::from(left[4]));
+        let is_v2 = match right[0] {
+            "cgroup2" => true,
+            "cgroup" => false,
+            _ => continue,
+        };
+        let options: BTreeSet<_> = right[2].split(',').collect();
+        let path = groups.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (names, path) = (fields.next()?, fields.next()?);
+            let is_it = match is_v2 {
+                true => names.is_empty(),
+                false => names.split(',').any(|name| options.contains(name)),
+            };
+            is_it.then_some(path)
+        });
+        let Some(path) = path else { continue };
+        let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(""));
+        let own = mount.join(below);
+        let names = match is_v2 {
+            true => fs::read_to_string(own.join("cgroup.controllers"))
+                .unwrap_or_default(),
+            false => right[2].replace(',', " "),
+        };
+        let controllers: Vec<_> = CONTROLLERS
+            .into_iter()
+            .filter(|name| names.split_whitespace().any(|has| has == *name))
+            .collect();
+        // A hierarchy may be mounted twice.
+        let known = |name: &&str| {
+            found.iter().any(|other| other.controllers.contains(name))
+        };
+        if !controllers.is_empty() && !controllers.iter().any(known) {
+            found.push(Hierarchy { is_v2, controllers, own, mount });
+        }
+    }
+    Ok(found)
+}
+
+/// The groups that the suite made for itself, one in each hierarchy, with one
+/// for each caller inside. Removed with [`Groups::remove`].
+///
+/// Whatever else runs on this host, a group that appears below these is ours.
+#[derive(Debug, Default)]
+pub struct Groups {
+    made: Vec<PathBuf>,
+    root: Vec<PathBuf>,
+    user: Vec<PathBuf>,
+}
+
+impl Groups {
+    /// Makes them, the user's half delegated to it: root only. For an
+    /// ordinary user there is only the group that it is in.
+    pub fn make() -> Result<Self> {
+        let mut groups = Self::default();
+        if Caller::own() != Caller::Root {
+            return Ok(groups);
+        }
+        for hierarchy in hierarchies()? {
+            if let Err(error) = groups.make_in(&hierarchy) {
+                groups.remove();
+                return Err(error);
+            }
+        }
+        Ok(groups)
+    }
+
+    fn make_in(&mut self, hierarchy: &Hierarchy) -> Result<()> {
+        let parent = parent_for(hierarchy);
+        remove_stale(&parent);
+        let top = parent.join(format!("suite-{}", process::id()));
+        self.create(hierarchy, &top)?;
+        for caller in Caller::ALL {
+            let group = top.join(caller.to_string());
+            let leaf = group.join("caller");
+            let (uid, gid) = caller.ids();
+            let mut dirs = vec![&group];
+            self.create(hierarchy, &group)?;
+            if hierarchy.is_v2 {
+                // A group with processes cannot hand controllers down.
+                make_dir(&leaf)?;
+                self.made.push(leaf.clone());
+                dirs.push(&leaf);
+            }
+            for dir in &dirs {
+                chown(dir, Some(uid), Some(gid))?;
+                for file in
+                    ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]
+                {
+                    if dir.join(file).exists() {
+                        chown(dir.join(file), Some(uid), Some(gid))?;
+                    }
+                }
+            }
+            match caller {
+                Caller::Root => &mut self.root,
+                Caller::User => &mut self.user,
+            }
+            .push(dirs[dirs.len() - 1].clone());
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, hierarchy: &Hierarchy, dir: &Path) -> Result<()> {
+        make_dir(dir)?;
+        self.made.push(dir.to_owned());
+        if hierarchy.is_v2 {
+            hand_down(dir, &hierarchy.controllers)?;
+        }
+        Ok(())
+    }
+
+    /// The groups that a caller's programs join before anything else.
+    pub fn of(&self, caller: Caller) -> &[PathBuf] {
+        match caller {
+            Caller::Root => &self.root,
+            Caller::User => &self.user,
+        }
+    }
+
+    /// Every directory that stands below the suite's groups, or below the
+    /// group that this process is in where it made none.
+    pub fn directories(&self) -> BTreeSet<PathBuf> {
+        let mut tops: Vec<_> = match self.made.is_empty() {
+            true => hierarchies()
+                .unwrap_or_default()
+                .into_iter()
+                .map(|hierarchy| hierarchy.own)
+                .collect(),
+            false => self.made.clone(),
+        };
+        let mut found = BTreeSet::new();
+        while let Some(dir) = tops.pop() {
+            if found.insert(dir.clone()) {
+                tops.extend(directories_in(&dir));
+            }
+        }
+        found
+    }
+
+    /// Removes them, and whatever a failed test left below.
+    pub fn remove(&mut self) {
+        for dir in self.made.drain(..).rev() {
+            remove_tree(&dir);
+        }
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// Whether that caller may make groups in every hierarchy that step07 needs.
+pub fn is_writable(groups: &Groups, caller: Caller) -> bool {
+    let given = groups.of(caller);
+    if !given.is_empty() {
+        return true;
+    }
+    let Ok(hierarchies) = hierarchies() else {
+        return false;
+    };
+    let has: BTreeSet<_> =
+        hierarchies.iter().flat_map(|h| &h.controllers).collect();
+    caller == Caller::own()
+        && has.len() == CONTROLLERS.len()
+        && hierarchies.iter().all(|hierarchy| {
+            access(&hierarchy.own, AccessFlags::W_OK).is_ok()
+                && access(
+                    &hierarchy.own.join("cgroup.procs"),
+                    AccessFlags::W_OK,
+                )
+                .is_ok()
+        })
+}
+
+/// Where the suite's group can stand: our own one, or on version 2 the
+/// nearest above it that can hand down controllers.
+fn parent_for(hierarchy: &Hierarchy) -> PathBuf {
+    let mut dir = hierarchy.own.clone();
+    while hierarchy.is_v2
+        && hand_down(&dir, &hierarchy.controllers).is_err()
+        && dir != hierarchy.mount
+        && dir.pop()
+    {}
+    dir
+}
+
+fn make_dir(dir: &Path) -> Result<()> {
+    fs::create_dir(dir)
+        .with_context(|| format!("cannot make the group {}", dir.display()))
+}
+
+fn hand_down(dir: &Path, controllers: &[&str]) -> Result<()> {
+    let file = dir.join("cgroup.subtree_control");
+    let now = fs::read_to_string(&file)?;
+    for name in controllers {
+        if !now.split_whitespace().any(|has| has == *name) {
+            fs::write(&file, format!("+{name}")).with_context(|| {
+                format!("cannot hand down {name} in {}", dir.display())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a suite left that was itself killed.
+fn remove_stale(parent: &Path) {
+    for dir in directories_in(parent) {
+        let pid = dir
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_prefix("suite-"))
+            .and_then(|pid| pid.parse::<u32>().ok());
+        if let Some(pid) = pid {
+            if !Path::new(&format!("/proc/{pid}")).exists() {
+                remove_tree(&dir);
+            }
+        }
+    }
+}
+
+fn directories_in(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.symlink_metadata().is_ok_and(|m| m.is_dir()))
+        .collect()
+}
+
+/// Removes a group and those below it; the ones with processes stay.
+pub fn remove_tree(dir: &Path) {
+    for below in directories_in(dir) {
+        remove_tree(&below);
+    }
+    let _ = fs::remove_dir(dir);
+}
+
+/// The owner of a group's directory.
+pub fn owner(dir: &Path) -> Result<u32> {
+    Ok(dir.metadata()?.uid())
+}

@@ -1,0 +1,367 @@
+//! Running the tests of one step: each as root and as an ordinary user, one
+//! after another, the host compared before and after.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write as _};
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use nix::sys::prctl;
+
+use crate::caller::Caller;
+use crate::cgroup::{self, Groups};
+use crate::host::Host;
+use crate::process;
+use crate::program::{Start, Subject};
+use crate::property::{PROPERTIES, Property, Verdict};
+use crate::sandbox::Sandbox;
+use crate::start::Given;
+use crate::{play_part, probe};
+
+/// Names another program to run the property rows against.
+const REPLACEMENT: &str = "STEP_PROGRAM";
+
+/// Names the tests that may be skipped although CI is set: patterns with `*`,
+/// separated by semicolons.
+const ALLOWED_SKIPS: &str = "SUITE_ALLOW_SKIPS";
+
+/// A step, as its test file introduces it.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// 1 to 7.
+    pub number: usize,
+    /// Its package and program.
+    pub name: &'static str,
+    /// The built program.
+    pub program: &'static str,
+}
+
+/// A test of a step beside the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Test {
+    /// Its name: the function's.
+    pub name: &'static str,
+    /// What is done.
+    pub run: fn(&Subject) -> Result<()>,
+    /// Whether it needs a container, and so is skipped where this caller can
+    /// have none.
+    pub needs_container: bool,
+}
+
+/// A list of tests: `tests![needs container: one, two]` or
+/// `tests![anywhere: three]`.
+#[macro_export]
+macro_rules! tests {
+    (needs container: $($name:ident),* $(,)?) => {
+        $crate::tests!(@ true, $($name),*)
+    };
+    (anywhere: $($name:ident),* $(,)?) => {
+        $crate::tests!(@ false, $($name),*)
+    };
+    (@ $needs:expr, $($name:ident),*) => {
+        &[$($crate::harness::Test {
+            name: stringify!($name),
+            run: $name,
+            needs_container: $needs,
+        }),*]
+    };
+}
+
+/// Why a test could not run here.
+#[derive(Debug)]
+struct Skip(String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Skip {}
+
+/// The error that makes a test count as skipped.
+pub fn skip(reason: impl Into<String>) -> anyhow::Error {
+    Skip(reason.into()).into()
+}
+
+/// What the tests of one process share.
+struct World {
+    step: Step,
+    program: PathBuf,
+    groups: Mutex<Option<Arc<Groups>>>,
+    places: [OnceLock<Place>; 2],
+    skipped: Mutex<BTreeMap<String, usize>>,
+}
+
+/// One caller's folder, or why there is no container for it.
+struct Place {
+    sandbox: Sandbox,
+    missing: Option<String>,
+}
+
+impl World {
+    fn groups(&self) -> Result<Arc<Groups>> {
+        let mut groups = self.groups.lock().expect("no test holds it");
+        if groups.is_none() {
+            *groups = Some(Arc::new(Groups::make()?));
+        }
+        groups.clone().context("just made")
+    }
+
+    fn place(&self, caller: Caller) -> Result<&Place> {
+        let place = &self.places[caller as usize];
+        if place.get().is_none() {
+            let made = self.make_place(caller)?;
+            let _ = place.set(made);
+        }
+        place.get().context("just made")
+    }
+
+    fn make_place(&self, caller: Caller) -> Result<Place> {
+        let sandbox = Sandbox::new(&self.program, caller)?;
+        let groups = self.groups()?;
+        let subject = self.subject(caller, &sandbox, &groups);
+        let mut missing = None;
+        if self.step.number >= 2 && caller == Caller::User {
+            missing = user_namespace_missing(&subject)?;
+        }
+        if self.step.number == 7
+            && missing.is_none()
+            && !cgroup::is_writable(&groups, caller)
+        {
+            missing =
+                Some(format!("needs a cgroup that this {caller} may write"));
+        }
+        Ok(Place { sandbox, missing })
+    }
+
+    fn subject<'a>(
+        &self,
+        caller: Caller,
+        sandbox: &'a Sandbox,
+        groups: &'a Groups,
+    ) -> Subject<'a> {
+        Subject { caller, sandbox, groups, step: self.step.number }
+    }
+
+    /// Runs one test and compares the host before and after, also when the
+    /// test failed.
+    fn run(
+        &self,
+        caller: Caller,
+        needs_container: bool,
+        test: &dyn Fn(&Subject) -> Result<()>,
+    ) -> Result<()> {
+        if !caller.is_possible() {
+            return Err(skip("the suite does not run as root"));
+        }
+        let place = self.place(caller)?;
+        if let (true, Some(missing)) = (needs_container, &place.missing) {
+            return Err(skip(missing));
+        }
+        let groups = self.groups()?;
+        let subject = self.subject(caller, &place.sandbox, &groups);
+        guarded(&groups, &place.sandbox, || test(&subject))
+    }
+
+    fn finish(
+        &self,
+        name: &str,
+        result: Result<()>,
+    ) -> Result<Completion, Failed> {
+        let Err(error) = result else {
+            return Ok(Completion::Completed);
+        };
+        let Some(Skip(reason)) = error.downcast_ref() else {
+            return Err(format!("{error:?}").into());
+        };
+        let allowed = env::var(ALLOWED_SKIPS).unwrap_or_default();
+        if env::var_os("CI").is_some()
+            && !allowed.split(';').any(|pattern| matches(pattern.trim(), name))
+        {
+            return Err(format!(
+                "skipped ({reason}), which {ALLOWED_SKIPS} does not allow"
+            )
+            .into());
+        }
+        let mut skipped = self.skipped.lock().expect("no test holds it");
+        *skipped.entry(reason.clone()).or_default() += 1;
+        Ok(Completion::ignored_with(reason))
+    }
+}
+
+/// Runs `test`, and fails also when the host is not afterwards as it was.
+pub fn guarded(
+    groups: &Groups,
+    sandbox: &Sandbox,
+    test: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let before = Host::now(groups, &[sandbox]);
+    let result = panic::catch_unwind(AssertUnwindSafe(test))
+        .unwrap_or_else(|panic| Err(anyhow!("{}", message(&*panic))));
+    let changes = before.changes(groups, &[sandbox]);
+    process::sweep();
+    if changes.is_empty() {
+        return result;
+    }
+    let changes = changes.join("\n  ");
+    let changed = format!("the host is not as it was:\n  {changes}");
+    match result {
+        Ok(()) => Err(anyhow!(changed)),
+        Err(error) => Err(error.context(changed)),
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_else(|| "a panic".to_owned())
+}
+
+/// Why an ordinary user can have no user namespace here, tried out.
+fn user_namespace_missing(subject: &Subject) -> Result<Option<String>> {
+    let sandbox = subject.sandbox;
+    let args = [probe::PART, "can-have-user-namespace"];
+    let mut start = Start::of(&sandbox.probe(), args, sandbox.dir());
+    if subject.caller.is_another() {
+        let (uid, gid) = subject.caller.ids();
+        start = start.given(Given::Ids(uid, gid));
+    }
+    let output = start.run()?;
+    let findings = output.findings();
+    if findings.last("user").is_some() {
+        return Ok(None);
+    }
+    let error = findings.last("error").map(str::to_owned);
+    let error = error.unwrap_or_else(|| output.to_string());
+    Ok(Some(format!("user namespaces are forbidden here: {error}")))
+}
+
+/// One row of the table against one step, in both directions.
+fn check(property: &Property, subject: &Subject) -> Result<()> {
+    let expected = property.of(subject.step);
+    let found = (property.probe)(subject)?;
+    if found.verdict == Verdict::Leaks {
+        // What leaked may be a process.
+        process::sweep();
+    }
+    ensure!(
+        found.verdict == expected,
+        "{}: the table says that it {expected} in step {:02}, and it {}. {}\n\
+         What was seen: {}",
+        property.sentence,
+        subject.step,
+        found.verdict,
+        match found.verdict {
+            Verdict::Leaks => "The step does not do its work.",
+            Verdict::Holds => "The table is out of date.",
+        },
+        found.seen
+    );
+    Ok(())
+}
+
+/// Whether a name fits a pattern in which `*` stands for anything.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((head, tail)) => name.strip_prefix(head).is_some_and(|rest| {
+            (0..=rest.len())
+                .filter(|at| rest.is_char_boundary(*at))
+                .any(|at| matches(tail, &rest[at..]))
+        }),
+    }
+}
+
+/// Runs a step's suite: the rows of the table, and these tests.
+pub fn main(step: Step, groups: &[&'static [Test]]) -> ExitCode {
+    play_part();
+    let replacement = env::var_os(REPLACEMENT).map(PathBuf::from);
+    let program = replacement.clone().unwrap_or_else(|| step.program.into());
+    let world = match prepare(step, &program) {
+        Ok(world) => Arc::new(world),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "suite: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut trials = Vec::new();
+    for caller in Caller::ALL {
+        for property in &PROPERTIES {
+            let name = format!("{caller}: {}", property.name);
+            trials.push(trial(&world, caller, name, true, |subject| {
+                check(property, subject)
+            }));
+        }
+        // Another program keeps the contract and no more.
+        let tests = groups.iter().flat_map(|group| group.iter());
+        for test in tests.filter(|_| replacement.is_none()) {
+            let name = format!("{caller}: {}", test.name.replace('_', " "));
+            let needs = test.needs_container;
+            trials.push(trial(&world, caller, name, needs, test.run));
+        }
+    }
+    let mut arguments = Arguments::from_args();
+    // The host is compared before and after each.
+    arguments.test_threads = Some(1);
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    for (reason, n) in &*world.skipped.lock().expect("the tests are over") {
+        let _ = writeln!(io::stderr(), "skipped {n}: {reason}");
+    }
+    conclusion.exit_code()
+}
+
+fn prepare(step: Step, program: &Path) -> Result<World> {
+    // Orphans of a program under test become our children, and are seen.
+    prctl::set_child_subreaper(true)?;
+    let program = program.canonicalize().with_context(|| {
+        format!("cannot find the program {}", program.display())
+    })?;
+    if !program.is_file() {
+        bail!("{} is no program", program.display());
+    }
+    Ok(World {
+        step,
+        program,
+        groups: Mutex::default(),
+        places: [OnceLock::new(), OnceLock::new()],
+        skipped: Mutex::default(),
+    })
+}
+
+fn trial(
+    world: &Arc<World>,
+    caller: Caller,
+    name: String,
+    needs_container: bool,
+    test: impl Fn(&Subject) -> Result<()> + Send + 'static,
+) -> Trial {
+    let world = Arc::clone(world);
+    let full = format!("{} {name}", world.step.name);
+    Trial::ignorable_test(name, move || {
+        world.finish(&full, world.run(caller, needs_container, &test))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_pattern_stands_for_names() {
+        assert!(matches("step07* user: *", "step07-cgroups user: own PIDs"));
+        assert!(matches("*", ""));
+        assert!(!matches("step07*", "step06-pivot-root root: own PIDs"));
+        assert!(!matches("step07", "step07-cgroups"));
+        assert!(!matches("", "step07"));
+    }
+}

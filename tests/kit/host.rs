@@ -1,0 +1,157 @@
+//! The host as it is before and after a test.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use anyhow::Result;
+use nix::unistd::gethostname;
+
+use crate::caller::Caller;
+use crate::cgroup::Groups;
+use crate::probe;
+use crate::process::{self, Process, SOON, settles};
+use crate::program::{Findings, Running, Start, Subject};
+use crate::sandbox::Sandbox;
+use crate::start::Given;
+
+/// Mounts, host name, control groups, processes and files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Host {
+    mounts: Vec<String>,
+    name: String,
+    groups: BTreeSet<PathBuf>,
+    processes: Vec<Process>,
+    files: Vec<String>,
+}
+
+impl Host {
+    /// Looks at the host now. Processes are those below this one, so it has to
+    /// be the child subreaper.
+    pub fn now(groups: &Groups, sandboxes: &[&Sandbox]) -> Self {
+        Self {
+            mounts: fs::read_to_string("/proc/self/mountinfo")
+                .unwrap_or_default()
+                .lines()
+                .map(str::to_owned)
+                .collect(),
+            name: gethostname()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            groups: groups.directories(),
+            processes: process::left_behind(),
+            files: sandboxes.iter().flat_map(|s| s.listing()).collect(),
+        }
+    }
+
+    /// What differs now, one line each; nothing when the host is as it was.
+    /// Gives things the time to settle: processes need a moment to die.
+    pub fn changes(
+        &self,
+        groups: &Groups,
+        sandboxes: &[&Sandbox],
+    ) -> Vec<String> {
+        let mut now = Self::now(groups, sandboxes);
+        settles(|| {
+            now = Self::now(groups, sandboxes);
+            now == *self
+        });
+        let mut lines = Vec::new();
+        compare(&mut lines, "mount", &self.mounts, &now.mounts, Clone::clone);
+        if self.name != now.name {
+            lines.push(format!(
+                "the host name was {:?} and is {:?}",
+                self.name, now.name
+            ));
+        }
+        compare(&mut lines, "cgroup", &self.groups, &now.groups, |path| {
+            path.display().to_string()
+        });
+        compare(
+            &mut lines,
+            "process",
+            &self.processes,
+            &now.processes,
+            |process| process.describe(),
+        );
+        compare(&mut lines, "file", &self.files, &now.files, Clone::clone);
+        lines
+    }
+}
+
+fn compare<'a, T: PartialEq + Debug + 'a>(
+    lines: &mut Vec<String>,
+    what: &str,
+    before: impl IntoIterator<Item = &'a T> + Clone,
+    after: impl IntoIterator<Item = &'a T> + Clone,
+    show: impl Fn(&T) -> String,
+) {
+    let mut missing = |verb: &str, from: Vec<&T>, other: Vec<&T>| {
+        for item in from.into_iter().filter(|item| !other.contains(item)) {
+            lines.push(format!("{what} {verb}: {}", show(item)));
+        }
+    };
+    let before: Vec<_> = before.into_iter().collect();
+    let after: Vec<_> = after.into_iter().collect();
+    missing("left behind", after.clone(), before.clone());
+    missing("gone", before, after);
+}
+
+/// A host to be ruined: for root, a process with a host name and a mount
+/// table of its own, `/` shared as systemd does it, so that what a leaky step
+/// does to "the host" is seen there and harms nobody. An ordinary user cannot
+/// change the host, so for a suite that runs as one it is the host itself.
+#[derive(Debug)]
+pub struct Outside(Option<Running>);
+
+impl Outside {
+    /// Starts it.
+    pub fn new(subject: &Subject) -> Result<Self> {
+        if Caller::own() != Caller::Root {
+            return Ok(Self(None));
+        }
+        let own = env::current_exe()?;
+        let process =
+            Start::of(&own, [probe::PART, "outside"], subject.sandbox.dir())
+                .with_input()
+                .spawn()?;
+        process.wait_for_output("@@ ready")?;
+        Ok(Self(Some(process)))
+    }
+
+    /// Makes a program start there.
+    pub fn of(&self, start: Start) -> Start {
+        match &self.0 {
+            Some(process) => start.given(Given::Outside(process.process().0)),
+            None => start,
+        }
+    }
+
+    /// A process there.
+    pub fn process(&self) -> Process {
+        self.0.as_ref().map_or_else(process::own, Running::process)
+    }
+
+    /// Its host name now.
+    pub fn host_name(&mut self) -> Result<String> {
+        let Some(process) = &mut self.0 else {
+            return Ok(gethostname()?.to_string_lossy().into_owned());
+        };
+        let names = |process: &Running| {
+            let findings = Findings::from(&process.output_so_far()[..]);
+            findings.all("hostname").to_vec()
+        };
+        let before = names(process).len();
+        process.write(b"\n")?;
+        process::wait_for("host name", SOON, || {
+            Ok(names(process).get(before).cloned())
+        })
+    }
+
+    /// Its mount table now.
+    pub fn mounts(&self) -> Result<String> {
+        self.process().read("mountinfo")
+    }
+}

@@ -1,0 +1,468 @@
+//! What each step isolates: the one table that says so, and how it is seen.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::host::Outside;
+use crate::process::{self, Process};
+use crate::program::{Held, Running, Subject, is_probe};
+use crate::start::{Given, LEAKED};
+
+/// Whether a container keeps a promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It does.
+    Holds,
+    /// It does not.
+    Leaks,
+}
+
+use Verdict::{Holds as H, Leaks as L};
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            Self::Holds => "holds",
+            Self::Leaks => "leaks",
+        })
+    }
+}
+
+/// A verdict and what was seen.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What was seen, for the reader of a failed check.
+    pub seen: String,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Property {
+    /// A stable name.
+    pub name: &'static str,
+    /// A sentence for readers.
+    pub sentence: &'static str,
+    /// What is true of step01 to step07.
+    pub cells: [Verdict; 7],
+    /// Looks whether it holds. An error means that it could not be seen.
+    pub probe: fn(&Subject) -> Result<Finding>,
+}
+
+impl Property {
+    /// What is true of that step, 1 to 7.
+    pub fn of(&self, step: usize) -> Verdict {
+        self.cells[step - 1]
+    }
+}
+
+const fn row(
+    cells: [Verdict; 7],
+    probe: fn(&Subject) -> Result<Finding>,
+    name: &'static str,
+    sentence: &'static str,
+) -> Property {
+    Property { name, sentence, cells, probe }
+}
+
+/// What each step isolates. Both directions are asserted: a leak that turns
+/// out to hold fails too, so the table is never wrong.
+#[rustfmt::skip]
+pub const PROPERTIES: [Property; 21] = [
+    // 1  2  3  4  5  6  7
+    row([H, H, H, H, H, H, H], exit_status, "exit status",
+        "The command's exit status comes out: N, or 128+N for signal N."),
+    row([H, H, H, H, H, H, H], arguments, "arguments",
+        "The command gets its arguments as they were typed, byte for byte."),
+    row([H, H, H, H, H, H, H], streams, "streams",
+        "3 MB go in at stdin and come out at stdout, intact."),
+    row([H, H, H, H, H, H, H], signals_at_start, "signals at the start",
+        "The command starts with no signal blocked and SIGPIPE not ignored."),
+    row([L, H, H, H, H, H, H], host_name, "own host name",
+        "The container names itself, and the host does not notice."),
+    row([L, L, H, H, H, H, H], pids, "own PIDs",
+        "The container counts its processes from 1."),
+    row([L, L, H, H, H, H, H], killed_launcher, "ends with its launcher",
+        "A launcher killed with SIGKILL leaves no process behind."),
+    row([L, L, H, H, H, H, H], background, "ends with its command",
+        "What the command left in the background ends with it."),
+    row([L, L, H, H, H, H, H], terminated, "TERM arrives",
+        "SIGTERM for the launcher reaches the command: status 143."),
+    row([L, L, L, H, H, H, H], files, "own files",
+        "No path leads to the host's files."),
+    row([L, L, L, H, H, H, H], environment, "own environment",
+        "The host's environment variables stay outside."),
+    row([L, L, L, L, H, H, H], proc, "own /proc",
+        "/proc shows the container's processes, and only those."),
+    row([L, L, L, L, H, H, H], mounts, "own mount table",
+        "What the container mounts shows nowhere on the host."),
+    row([L, L, L, L, L, H, H], escape, "no escape by chroot",
+        "Root in the container cannot climb out with a second chroot."),
+    row([L, L, L, L, L, H, H], descriptor, "no leaked directory",
+        "A directory that the caller left open is no way out."),
+    row([L, L, L, L, L, H, H], devices, "own /dev",
+        "/dev has what programs need, and none of the host's disks."),
+    row([L, L, L, L, L, L, H], processes_limited, "at most ten processes",
+        "The eleventh process is refused."),
+    row([L, L, L, L, L, L, H], memory_limited, "at most 50 MB",
+        "Whoever takes more than 50 MB is stopped."),
+    row([L, L, L, L, L, L, H], cgroup_hidden, "own cgroup tree",
+        "The container does not see where its control group stands."),
+    row([L, L, L, L, L, L, L], ipc, "own System V IPC",
+        "Message queues and shared memory are the container's own."),
+    row([L, L, L, L, L, L, L], network, "own network",
+        "Interfaces, addresses and ports are the container's own."),
+];
+
+/// The table as Markdown, for the book.
+pub fn markdown() -> String {
+    let mut text = String::from(
+        "| | 01 | 02 | 03 | 04 | 05 | 06 | 07 |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for row in PROPERTIES {
+        text += &format!("| **{}**: {} |", row.name, row.sentence);
+        for cell in row.cells {
+            text += &format!(" {cell} |");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Holds when `holds` is true.
+fn judge(holds: bool, seen: impl Into<String>) -> Result<Finding> {
+    let verdict = if holds { H } else { L };
+    Ok(Finding { verdict, seen: seen.into() })
+}
+
+fn exit_status(subject: &Subject) -> Result<Finding> {
+    for (script, wanted) in [
+        ("exit 0", 0),
+        ("exit 7", 7),
+        ("exit 255", 255),
+        ("kill -KILL $$", 137),
+        ("kill -TERM $$", 143),
+    ] {
+        let output = subject.sh(script).run()?;
+        // To a shell, a launcher that dies of the signal itself is the same.
+        let status = output.status;
+        let code = status.code().or(status.signal().map(|n| 128 + n));
+        if code != Some(wanted) {
+            let seen = format!("`{script}` gave {}", output.ended());
+            return judge(false, seen);
+        }
+    }
+    judge(true, "0, 7, 255, 137 and 143 came out")
+}
+
+fn arguments(subject: &Subject) -> Result<Finding> {
+    let args: [&[u8]; 10] = [
+        b"",
+        b"-x",
+        b"--",
+        b"--help",
+        b"--rootfs",
+        b"two words",
+        b"$HOME `id` \\ \"'",
+        b"new\nline",
+        b"\xff\xfe",
+        b"",
+    ];
+    let wanted: Vec<String> = args
+        .iter()
+        .map(|arg| arg.iter().map(|b| format!("{b:02x}")).collect())
+        .map(|hex: String| format!("[{hex}]"))
+        .collect();
+    let output = subject.probe("args", args.map(OsStr::from_bytes)).run()?;
+    let findings = output.findings();
+    let got = findings.all("arg");
+    if got == wanted {
+        return judge(true, "every byte arrived");
+    }
+    let odd =
+        args.iter().zip(&wanted).enumerate().find_map(|(n, (arg, wanted))| {
+            let got = got.get(n);
+            (got != Some(wanted)).then(|| {
+                format!("{:?} arrived as {got:?}", OsStr::from_bytes(arg))
+            })
+        });
+    let odd = odd.unwrap_or_else(|| format!("{} arrived", got.len()));
+    judge(false, format!("{odd}; {output}"))
+}
+
+fn streams(subject: &Subject) -> Result<Finding> {
+    let bytes: Vec<u8> = (0..3_000_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let output =
+        subject.sh("cat; echo to stderr >&2").input(bytes.clone()).run()?;
+    let at = output.stdout.len().saturating_sub(bytes.len());
+    judge(
+        output.stdout[at..] == bytes && output.err().contains("to stderr"),
+        format!(
+            "{} bytes went in, {} came out",
+            bytes.len(),
+            output.stdout.len() - at
+        ),
+    )
+}
+
+/// A shell that waits for a line: unlike a Rust program it leaves its signals
+/// as they were.
+fn signals_at_start(subject: &Subject) -> Result<Finding> {
+    let mut running = subject
+        .sh("echo @@ ready; read line")
+        .ignoring("PIPE")
+        .given(Given::Blocked(Signal::SIGTERM))
+        .given(Given::Blocked(Signal::SIGUSR1))
+        .with_input()
+        .spawn()?;
+    running.wait_for_output("@@ ready")?;
+    let shell = process::find("shell in the container", |args| {
+        args[0] == "/bin/sh" && args.get(1).is_some_and(|arg| arg == "-c")
+    })?;
+    let bits = |key| -> Result<u64> {
+        Ok(u64::from_str_radix(&shell.status(key)?, 16)?)
+    };
+    let (blocked, ignored) = (bits("SigBlk")?, bits("SigIgn")?);
+    running.end_input();
+    running.wait()?;
+    judge(
+        blocked == 0 && ignored & (1 << (Signal::SIGPIPE as u32 - 1)) == 0,
+        format!("blocked {blocked:#x}, ignored {ignored:#x}"),
+    )
+}
+
+fn host_name(subject: &Subject) -> Result<Finding> {
+    let mut outside = Outside::new(subject)?;
+    let before = outside.host_name()?;
+    let start = subject.probe("sethostname", ["suite-inside"]);
+    let held = Held::new(outside.of(start))?;
+    let inside = held.says.get("hostname")?.to_owned();
+    let is_own =
+        held.process.namespace("uts")? != outside.process().namespace("uts")?;
+    let after = outside.host_name()?;
+    held.release()?;
+    judge(
+        is_own && after == before,
+        format!("inside {inside:?}, outside {before:?} before, {after:?} now"),
+    )
+}
+
+fn pids(subject: &Subject) -> Result<Finding> {
+    let held = subject.hold()?;
+    let pid = held.says.get("pid")?.to_owned();
+    let is_own = is_own_namespace(held, "pid")?;
+    let is_small = pid.parse::<u32>()? < 10;
+    judge(is_own.0 && is_small, format!("the command is {pid}; {}", is_own.1))
+}
+
+/// A container with a probe that sleeps in it.
+fn sleeping(subject: &Subject) -> Result<(Running, Process)> {
+    let launcher = subject.probe("sleep", ["in-it", "30"]).spawn()?;
+    let command = process::find("sleeping probe", is_probe)?;
+    Ok((launcher, command))
+}
+
+/// Processes that are there after a second in which they could have ended.
+fn survivors() -> Vec<String> {
+    let _ = process::wait_for("end", Duration::from_secs(1), || {
+        Ok(process::left_behind().is_empty().then_some(()))
+    });
+    process::left_behind().iter().map(|left| left.describe()).collect()
+}
+
+fn killed_launcher(subject: &Subject) -> Result<Finding> {
+    let (launcher, _) = sleeping(subject)?;
+    launcher.signal(Signal::SIGKILL)?;
+    launcher.wait()?;
+    let left = survivors();
+    judge(left.is_empty(), format!("left behind: {left:?}"))
+}
+
+fn background(subject: &Subject) -> Result<Finding> {
+    let output = subject.sh("sleep 30 <&- >&- 2>&- & exit 3").run();
+    let left = survivors();
+    let ended = output.map(|output| output.ended())?;
+    judge(left.is_empty(), format!("{ended}, left behind: {left:?}"))
+}
+
+fn terminated(subject: &Subject) -> Result<Finding> {
+    let (launcher, command) = sleeping(subject)?;
+    launcher.signal(Signal::SIGTERM)?;
+    let _ = process::wait_for("end", Duration::from_secs(1), || {
+        Ok((!command.is_alive()).then_some(()))
+    });
+    if command.is_alive() {
+        return judge(false, "the command was still running a second later");
+    }
+    let output = launcher.wait()?;
+    judge(
+        output.status.code() == Some(143) || output.status.signal() == Some(15),
+        format!("the command ended, the launcher with {}", output.ended()),
+    )
+}
+
+/// Lets the probe try to read the file that stands beside `fs`.
+fn secret(
+    subject: &Subject,
+    action: &str,
+    redirection: &str,
+    given: Option<Given>,
+) -> Result<Finding> {
+    let mut start =
+        subject.probe_from(redirection, action, [subject.sandbox.secret()]);
+    if let Some(given) = given {
+        start = start.given(given);
+    }
+    let output = start.run()?;
+    let findings = output.findings();
+    if let Some(read) = findings.last("read") {
+        return judge(!read.contains(&subject.sandbox.secret_text()), read);
+    }
+    let tried = findings.last("unread").or(findings.last("error"));
+    judge(true, tried.map_or_else(|| output.to_string(), str::to_owned))
+}
+
+fn files(subject: &Subject) -> Result<Finding> {
+    secret(subject, "read", "", None)
+}
+
+fn escape(subject: &Subject) -> Result<Finding> {
+    secret(subject, "escape", "", None)
+}
+
+fn descriptor(subject: &Subject) -> Result<Finding> {
+    let redirection = format!("<&{LEAKED}");
+    secret(subject, "escape-descriptor", &redirection, Some(Given::LeakedRoot))
+}
+
+fn environment(subject: &Subject) -> Result<Finding> {
+    let output = subject
+        .probe("environment", [""; 0])
+        .variable("SUITE_SECRET", "of the host")
+        .run()?;
+    let findings = output.findings();
+    let inside = findings.all("variable");
+    ensure!(!inside.is_empty(), "no environment at all: {output}");
+    judge(
+        !inside.iter().any(|line| line.contains("SUITE_SECRET")),
+        inside.join(" "),
+    )
+}
+
+fn proc(subject: &Subject) -> Result<Finding> {
+    let held = subject.hold()?;
+    let shown = held.says.get("processes")?.to_owned();
+    let own = held.process.namespace("pid")?;
+    let host = process::own().namespace("pid")?;
+    let mut inside = Vec::new();
+    for process in process::all() {
+        if process.namespace("pid").is_ok_and(|found| found == own) {
+            let numbers = process.status("NSpid")?;
+            let last = numbers.split_whitespace().last().context("NSpid")?;
+            inside.push(last.parse::<u32>()?);
+        }
+    }
+    inside.sort_unstable();
+    held.release()?;
+    let mut seen = shown.clone();
+    seen.truncate(60);
+    judge(
+        own != host && shown == format!("{inside:?}"),
+        format!("/proc shows {seen}, the container has {inside:?}"),
+    )
+}
+
+fn mounts(subject: &Subject) -> Result<Finding> {
+    let outside = Outside::new(subject)?;
+    let before = outside.mounts()?;
+    let start = subject.probe("hold", [""; 0]);
+    let held = Held::new(outside.of(start))?;
+    let during = outside.mounts()?;
+    let is_own =
+        held.process.namespace("mnt")? != outside.process().namespace("mnt")?;
+    held.release()?;
+    let appeared: Vec<_> =
+        during.lines().filter(|line| !before.contains(*line)).collect();
+    judge(
+        is_own && before == during,
+        match is_own {
+            true => format!("shown on the host: {appeared:?}"),
+            false => "the mount table is the host's".to_owned(),
+        },
+    )
+}
+
+fn devices(subject: &Subject) -> Result<Finding> {
+    let output = subject.probe("devices", [""; 0]).run()?;
+    let findings = output.findings();
+    let host = fs::metadata("/dev")?;
+    let host = format!("{}:{}", host.dev(), host.ino());
+    let disks = findings.get("disks")?;
+    let broken = findings.get("broken")?;
+    let is_host = findings.last("identity") == Some(&host);
+    judge(
+        !is_host && disks == "[]" && broken == "[]",
+        match is_host {
+            true => format!("it is the host's /dev, with the disks {disks}"),
+            false => format!("disks {disks}, broken {broken}"),
+        },
+    )
+}
+
+fn processes_limited(subject: &Subject) -> Result<Finding> {
+    let output = subject.probe("spawn", ["20"]).run()?;
+    let findings = output.findings();
+    let started: u32 = findings.get("started")?.parse()?;
+    let because = findings.last("because").unwrap_or_default();
+    judge(
+        (1..=10).contains(&started) && because.contains("os error 11"),
+        format!("{started} of 20 started; {because}"),
+    )
+}
+
+fn memory_limited(subject: &Subject) -> Result<Finding> {
+    let output = subject.probe("memory", ["100"]).run()?;
+    let findings = output.findings();
+    let touched: u32 = findings.get("touched")?.parse()?;
+    judge(
+        (30..55).contains(&touched),
+        format!("{touched} of 100 MiB touched, then {}", output.ended()),
+    )
+}
+
+/// Compares a namespace of the probe with ours.
+fn is_own_namespace(held: Held, kind: &str) -> Result<(bool, String)> {
+    let inside = held.process.namespace(kind)?;
+    let outside = process::own().namespace(kind)?;
+    held.release()?;
+    Ok((inside != outside, format!("inside {inside}, outside {outside}")))
+}
+
+fn namespace(subject: &Subject, kind: &str) -> Result<Finding> {
+    let (is_own, seen) = is_own_namespace(subject.hold()?, kind)?;
+    judge(is_own, seen)
+}
+
+fn cgroup_hidden(subject: &Subject) -> Result<Finding> {
+    namespace(subject, "cgroup")
+}
+
+fn ipc(subject: &Subject) -> Result<Finding> {
+    namespace(subject, "ipc")
+}
+
+fn network(subject: &Subject) -> Result<Finding> {
+    namespace(subject, "net")
+}

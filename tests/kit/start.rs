@@ -1,0 +1,158 @@
+//! What happens between fork and exec of a program under test: the groups,
+//! limits, namespaces, terminal and ids that its caller gives it. std's
+//! `Command` knows only some of them, and its `pre_exec` is not safe code.
+
+use std::env::ArgsOs;
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{self, Command};
+use std::str::FromStr as _;
+use std::{io, io::Write as _, iter};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{
+    Gid, Uid, close, dup2_stderr, dup2_stdin, dup2_stdout, setgroups,
+    setresgid, setresuid, setsid,
+};
+
+/// The first argument of a process that plays this part.
+pub const PART: &str = "suite:start";
+
+/// The number of the descriptor that a careless caller leaves open.
+pub const LEAKED: i32 = 7;
+
+/// One thing that the caller gives.
+#[derive(Clone, Debug)]
+pub enum Given {
+    /// A member of this group.
+    Group(PathBuf),
+    /// These ids, and no supplementary groups.
+    Ids(u32, u32),
+    /// At most that many descriptors.
+    Descriptors(u64),
+    /// This signal blocked.
+    Blocked(Signal),
+    /// A descriptor of `/` left open.
+    LeakedRoot,
+    /// That descriptor closed.
+    Closed(i32),
+    /// A session of its own on this terminal.
+    Terminal(PathBuf),
+    /// The host name and mounts of that process.
+    Outside(i32),
+}
+
+impl Given {
+    /// As an argument, `key=value`.
+    pub fn to_arg(&self) -> OsString {
+        let (key, value) = match self {
+            Self::Group(dir) => ("group", dir.clone().into_os_string()),
+            Self::Ids(uid, gid) => ("ids", format!("{uid}:{gid}").into()),
+            Self::Descriptors(n) => ("descriptors", n.to_string().into()),
+            Self::Blocked(signal) => ("blocked", signal.as_str().into()),
+            Self::LeakedRoot => ("leaked-root", OsString::new()),
+            Self::Closed(n) => ("closed", n.to_string().into()),
+            Self::Terminal(path) => ("terminal", path.clone().into()),
+            Self::Outside(pid) => ("outside", pid.to_string().into()),
+        };
+        let mut arg = OsString::from(key);
+        arg.push("=");
+        arg.push(value);
+        arg
+    }
+
+    fn from_arg(arg: OsString) -> Result<Self, Box<dyn Error>> {
+        let bytes = arg.into_vec();
+        let at = bytes.iter().position(|b| *b == b'=').ok_or("no =")?;
+        let value = OsString::from_vec(bytes[at + 1..].to_vec());
+        let text = value.to_string_lossy().into_owned();
+        Ok(match &bytes[..at] {
+            b"group" => Self::Group(value.into()),
+            b"ids" => {
+                let (uid, gid) = text.split_once(':').ok_or("no :")?;
+                Self::Ids(uid.parse()?, gid.parse()?)
+            }
+            b"descriptors" => Self::Descriptors(text.parse()?),
+            b"blocked" => Self::Blocked(Signal::from_str(&text)?),
+            b"leaked-root" => Self::LeakedRoot,
+            b"closed" => Self::Closed(text.parse()?),
+            b"terminal" => Self::Terminal(value.into()),
+            b"outside" => Self::Outside(text.parse()?),
+            _ => return Err("unknown key".into()),
+        })
+    }
+
+    fn take(&self) -> Result<(), Box<dyn Error>> {
+        match self {
+            Self::Group(dir) => fs::write(dir.join("cgroup.procs"), "0")?,
+            Self::Ids(uid, gid) => {
+                let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+                setgroups(&[])?;
+                setresgid(gid, gid, gid)?;
+                setresuid(uid, uid, uid)?;
+            }
+            Self::Descriptors(n) => {
+                setrlimit(Resource::RLIMIT_NOFILE, *n, *n)?;
+            }
+            Self::Blocked(signal) => {
+                SigSet::from_iter(iter::once(*signal)).thread_block()?;
+            }
+            Self::LeakedRoot => {
+                let n = fcntl(File::open("/")?, FcntlArg::F_DUPFD(LEAKED))?;
+                debug_assert_eq!(n, LEAKED);
+            }
+            Self::Closed(n) => close(*n)?,
+            Self::Terminal(path) => {
+                setsid()?;
+                // The first terminal that a session leader opens becomes its
+                // controlling one.
+                let tty =
+                    OpenOptions::new().read(true).write(true).open(path)?;
+                dup2_stdin(&tty)?;
+                dup2_stdout(&tty)?;
+                dup2_stderr(&tty)?;
+                debug_assert!(tty.as_raw_fd() > 2);
+            }
+            Self::Outside(pid) => {
+                for (kind, flag) in [
+                    ("uts", CloneFlags::CLONE_NEWUTS),
+                    ("mnt", CloneFlags::CLONE_NEWNS),
+                ] {
+                    let cwd = std::env::current_dir()?;
+                    setns(File::open(format!("/proc/{pid}/ns/{kind}"))?, flag)?;
+                    std::env::set_current_dir(cwd)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `suite:start key=value… -- PROGRAM ARGS…`
+pub fn main(args: std::iter::Skip<ArgsOs>) -> ! {
+    let error = start(args);
+    let _ = writeln!(io::stderr(), "suite: cannot start: {error}");
+    process::exit(99);
+}
+
+fn start(mut args: impl Iterator<Item = OsString>) -> Box<dyn Error> {
+    for arg in args.by_ref().take_while(|arg| arg.as_bytes() != b"--") {
+        let shown = arg.to_string_lossy().into_owned();
+        let taken = Given::from_arg(arg).and_then(|given| given.take());
+        if let Err(error) = taken {
+            return format!("{shown}: {error}").into();
+        }
+    }
+    let Some(program) = args.next() else {
+        return "no program".into();
+    };
+    Command::new(program).args(args).exec().into()
+}

@@ -1,0 +1,101 @@
+//! A real pseudo-terminal, for what only a terminal shows.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::chown;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{Winsize, openpty};
+use nix::sys::termios::{Termios, tcgetattr};
+use nix::unistd::ttyname;
+
+use crate::program::{Start, Subject};
+use crate::start::Given;
+
+/// A terminal with its user's end in our hands.
+#[derive(Debug)]
+pub struct Terminal {
+    ours: File,
+    /// Held open, so that the settings stay when the last program has gone.
+    theirs: File,
+    path: PathBuf,
+    shown: String,
+    read: usize,
+}
+
+impl Terminal {
+    /// A new one of 24 lines and 80 columns, the caller's own.
+    pub fn new(subject: &Subject) -> Result<Self> {
+        let size =
+            Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(&size, None).context("no pseudo-terminal")?;
+        let path = ttyname(&pty.slave)?;
+        if subject.caller.is_another() {
+            let (uid, gid) = subject.caller.ids();
+            chown(&path, Some(uid), Some(gid))?;
+        }
+        Ok(Self {
+            ours: pty.master.into(),
+            theirs: pty.slave.into(),
+            path,
+            shown: String::new(),
+            read: 0,
+        })
+    }
+
+    /// Makes a program the leader of a session on this terminal.
+    pub fn of(&self, start: Start) -> Start {
+        start.given(Given::Terminal(self.path.clone()))
+    }
+
+    /// Types that.
+    pub fn types(&mut self, keys: &str) -> Result<()> {
+        Ok(self.ours.write_all(keys.as_bytes())?)
+    }
+
+    /// Reads on until the terminal shows that; gives what came before it.
+    pub fn shows(&mut self, text: &str) -> Result<String> {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(at) = self.shown[self.read..].find(text) {
+                let before = self.shown[self.read..][..at].to_owned();
+                self.read += at + text.len();
+                return Ok(before);
+            }
+            if Instant::now() > end {
+                bail!("the terminal never showed {text:?}: {:?}", self.shown);
+            }
+            self.look(Duration::from_millis(50))?;
+        }
+    }
+
+    /// Everything that it showed.
+    pub fn all(&mut self) -> Result<&str> {
+        while self.look(Duration::from_millis(20))? {}
+        Ok(&self.shown)
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> Result<Termios> {
+        Ok(tcgetattr(&self.theirs)?)
+    }
+
+    /// Reads what there is, or waits that long for something.
+    fn look(&mut self, limit: Duration) -> Result<bool> {
+        let mut polled = [PollFd::new(self.ours.as_fd(), PollFlags::POLLIN)];
+        let limit = PollTimeout::try_from(limit)?;
+        match poll(&mut polled, limit) {
+            Ok(0) | Err(Errno::EINTR) => return Ok(false),
+            other => other?,
+        };
+        let mut piece = [0; 4096];
+        let n = self.ours.read(&mut piece)?;
+        self.shown += &String::from_utf8_lossy(&piece[..n]);
+        Ok(n > 0)
+    }
+}
