@@ -1,0 +1,41 @@
+//! The container around us, if there is one.
+
+use std::env;
+use std::path::Path;
+
+/// Who made it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Around {
+    /// It leaves `/.dockerenv`.
+    Docker,
+    /// It leaves `/run/.containerenv` and `container=podman`.
+    Podman,
+}
+
+/// The one whose mark we see.
+pub fn seen() -> Option<Around> {
+    if Path::new("/.dockerenv").exists() {
+        Some(Around::Docker)
+    } else if Path::new("/run/.containerenv").exists()
+        || env::var_os("container").is_some_and(|value| value == "podman")
+    {
+        Some(Around::Podman)
+    } else {
+        None
+    }
+}
+
+/// What to do about something that a container forbids: start it with the
+/// option that Docker or Podman has for this.
+pub(crate) fn way_out(docker: &str, podman: &str) -> String {
+    let command = match seen() {
+        Some(Around::Docker) => format!("docker run {docker}"),
+        Some(Around::Podman) => format!("podman run {podman}"),
+        None => {
+            return "run this outside of the container or sandbox that we are \
+                    in"
+            .to_owned();
+        }
+    };
+    format!("start the container that we are in with `{command} …`")
+}

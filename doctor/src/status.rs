@@ -1,0 +1,66 @@
+//! What the kernel says about this process.
+
+use std::fs;
+use std::ops::RangeInclusive;
+
+/// A line of `/proc/self/status`, see proc_pid_status(5).
+pub fn field(name: &str) -> Option<String> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let mut lines = status.lines();
+    let value =
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(value.trim().to_owned())
+}
+
+/// How many threads we have. With more than one there is no new user
+/// namespace to be had.
+pub fn threads() -> Option<u64> {
+    field("Threads")?.parse().ok()
+}
+
+/// Whether we ignore the end of our children, so that there is nothing left
+/// to wait for. Inherited from our caller, see signal(7).
+pub fn ignores_sigchld() -> bool {
+    const SIGCHLD: u64 = 17;
+    let ignored = field("SigIgn").and_then(|set| hex(&set));
+    ignored.is_some_and(|set| set & (1 << (SIGCHLD - 1)) != 0)
+}
+
+/// How many PID namespaces we are in, the outermost that `/proc` shows and
+/// ours included.
+pub fn pid_depth() -> Option<usize> {
+    Some(field("NSpid")?.split_whitespace().count())
+}
+
+/// The user that we were when this program started, in the user namespace of
+/// that moment. After unshare(2) nothing but the auxiliary vector still tells,
+/// see getauxval(3).
+pub fn uid_at_start() -> Option<u32> {
+    const AT_EUID: usize = 12;
+    const WORD: usize = size_of::<usize>();
+    let vector = fs::read("/proc/self/auxv").ok()?;
+    let word =
+        |bytes: &[u8]| Some(usize::from_ne_bytes(bytes.try_into().ok()?));
+    let entry = vector
+        .chunks_exact(2 * WORD)
+        .find(|entry| word(&entry[..WORD]) == Some(AT_EUID))?;
+    u32::try_from(word(&entry[WORD..])?).ok()
+}
+
+/// The users who exist in our user namespace; an empty list as long as
+/// nobody has written the map. See user_namespaces(7).
+pub fn mapped_uids() -> Option<Vec<RangeInclusive<u64>>> {
+    let map = fs::read_to_string("/proc/self/uid_map").ok()?;
+    let range = |line: &str| {
+        let mut numbers = line.split_whitespace();
+        let first: u64 = numbers.next()?.parse().ok()?;
+        let length: u64 = numbers.nth(1)?.parse().ok()?;
+        Some(first..=first + length.checked_sub(1)?)
+    };
+    map.lines().map(range).collect()
+}
+
+/// A set of capabilities or signals as `/proc` writes it.
+pub(crate) fn hex(set: &str) -> Option<u64> {
+    u64::from_str_radix(set, 16).ok()
+}
