@@ -63,10 +63,7 @@ fn read_entries(
         entry: Cell::new(HEADER_LIMIT),
         ended: Cell::new(false),
     });
-    let metered = Metered {
-        inner: plain,
-        budget: Rc::clone(&budget),
-    };
+    let metered = Metered { inner: plain, budget: Rc::clone(&budget) };
     let mut archive = tar::Archive::new(metered);
     let (mut entries, mut skipped) = (0, 0);
     for entry in archive.entries()? {

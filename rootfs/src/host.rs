@@ -108,13 +108,8 @@ const PROGRAMS: &[&str] = &[
 
 /// The system's own directories come before PATH: what a user put in front
 /// of them, a wrapper script or a whole toolbox, is not what is wanted here.
-const DIRECTORIES: &[&str] = &[
-    "/usr/bin",
-    "/bin",
-    "/usr/sbin",
-    "/sbin",
-    "/run/current-system/sw/bin",
-];
+const DIRECTORIES: &[&str] =
+    &["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin"];
 
 /// Line editing in a shell needs to know the terminal; a few kB each.
 const TERMINALS: &[&str] = &[
@@ -163,11 +158,9 @@ pub(crate) fn furnish(tree: &mut Tree) -> io::Result<()> {
         tree.dir(Path::new(path), mode)?;
     }
     // All programs are in /bin, and everywhere else that PATH looks.
-    for (path, to) in [
-        ("sbin", "bin"),
-        ("usr/bin", "../bin"),
-        ("usr/sbin", "../bin"),
-    ] {
+    for (path, to) in
+        [("sbin", "bin"), ("usr/bin", "../bin"), ("usr/sbin", "../bin")]
+    {
         tree.symlink(Path::new(path), OsStr::new(to))?;
     }
     for (path, text) in [

@@ -19,9 +19,10 @@ mod unfinished;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 
 pub use archive::{DEFAULT_LIMIT, unpack, unpack_at_most};
@@ -65,12 +66,7 @@ pub struct Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary {
-            source,
-            files,
-            skipped,
-            ..
-        } = self;
+        let Summary { source, files, skipped, .. } = self;
         let megabytes = self.bytes as f64 / 1e6;
         write!(f, "{source}: {files} files, {megabytes:.1} MB")?;
         if *skipped > 0 {
@@ -158,18 +154,22 @@ fn make(
     target: &Path,
     fill: impl FnOnce(&mut Tree) -> Result<Summary>,
 ) -> Result<Summary> {
-    let unfinished = Unfinished::beside(target)?;
-    Tree::open(unfinished.path())
-        .map_err(Into::into)
-        .and_then(|mut tree| fill(&mut tree))
-        .and_then(|summary| {
-            unfinished.rename(target)?;
-            Ok(summary)
-        })
-        .with_context(|| format!("cannot make {target:?}"))
+    let make = || {
+        // The rename decides; this only saves the work.
+        let there = target.read_dir().map(|mut files| files.next().is_some());
+        if there.is_ok_and(|is_full| is_full) {
+            bail!(Errno::ENOTEMPTY);
+        }
+        let unfinished = Unfinished::beside(target)?;
+        let mut tree = Tree::open(unfinished.path())?;
+        let summary = fill(&mut tree)?;
+        unfinished.rename(target)?;
+        Ok(summary)
+    };
+    make().with_context(|| format!("cannot make {target:?}"))
 }
 
 /// The bytes of a name in an archive or an ELF file, as the kernel takes it.
 fn os_str(bytes: &[u8]) -> &OsStr {
-    std::os::unix::ffi::OsStrExt::from_bytes(bytes)
+    OsStr::from_bytes(bytes)
 }

@@ -34,14 +34,19 @@ pub(crate) struct Programs<'t> {
 /// A file of this machine, and where it goes in the root.
 type Copy = (PathBuf, PathBuf);
 
+/// What a program needs to start.
+#[derive(Default)]
+pub(crate) struct Needed {
+    /// Its loader and its libraries.
+    copies: Vec<Copy>,
+    /// The name under which the program knows its loader, and the loader.
+    loader: Option<(PathBuf, PathBuf)>,
+}
+
 impl<'t> Programs<'t> {
     pub(crate) fn new(tree: &'t mut Tree) -> Programs<'t> {
         let cache = fs::read("/etc/ld.so.cache").unwrap_or_default();
-        Programs {
-            tree,
-            cache: parse_cache(&cache),
-            read: HashMap::new(),
-        }
+        Programs { tree, cache: parse_cache(&cache), read: HashMap::new() }
     }
 
     pub(crate) fn tree(&mut self) -> &mut Tree {
@@ -57,12 +62,18 @@ impl<'t> Programs<'t> {
         &mut self,
         program: &Path,
         at: &Path,
-        needed: Vec<Copy>,
+        needed: Needed,
     ) -> io::Result<()> {
-        for (from, to) in needed {
+        for (from, to) in needed.copies {
             if !self.tree.has(&to) {
                 self.tree.file(&to, 0o755, &mut File::open(from)?)?;
             }
+        }
+        if let Some((name, loader)) = needed.loader
+            && !self.tree.has(&name)
+        {
+            let up = name.iter().skip(1).map(|_| "..").collect::<PathBuf>();
+            self.tree.symlink(&name, up.join(loader).as_os_str())?;
         }
         // The mode is ours: mount is setuid here, and must not be so in a
         // folder of somebody's.
@@ -75,17 +86,18 @@ impl<'t> Programs<'t> {
     /// A loader always searches the directory that it is in itself, without
     /// a cache and on every distribution. So a library goes there, unless
     /// the program says where it wants it.
-    pub(crate) fn needed(&mut self, program: &Path) -> Result<Vec<Copy>> {
+    pub(crate) fn needed(&mut self, program: &Path) -> Result<Needed> {
         let main = self.read(program)?.ok_or(Errno::ENOEXEC)?;
         let Some(named) = &main.loader else {
-            return Ok(Vec::new());
+            return Ok(Needed::default());
         };
         let loader = named
             .canonicalize()
             .with_context(|| format!("cannot find the loader {named:?}"))?;
         let home = loader.parent().unwrap_or(Path::new("/"));
 
-        let mut copies = vec![(loader.clone(), relative(named).into())];
+        let mut copies = vec![(loader.clone(), relative(&loader).into())];
+        let loader_name = (&loader != named).then(|| relative(named).into());
         let mut seen = HashSet::new();
         let mut queue =
             VecDeque::from([(program.to_path_buf(), Rc::clone(&main))]);
@@ -125,7 +137,9 @@ impl<'t> Programs<'t> {
                 }
             }
         }
-        Ok(copies)
+        let its_place = relative(&loader).into();
+        let loader = loader_name.map(|name| (name, its_place));
+        Ok(Needed { copies, loader })
     }
 
     /// Where this machine may have a library that is installed for all.

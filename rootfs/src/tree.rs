@@ -33,11 +33,7 @@ impl Tree {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
         let root = openat2(AT_FDCWD, path, how)?;
-        Ok(Tree {
-            root,
-            files: 0,
-            bytes: 0,
-        })
+        Ok(Tree { root, files: 0, bytes: 0 })
     }
 
     pub(crate) fn has(&self, path: &Path) -> bool {

@@ -36,14 +36,17 @@ impl Unfinished {
                 format!("cannot make a directory beside {target:?}")
             })?;
             let mut unfinished = Unfinished { path, _lock: None };
-            match lock(&unfinished.path) {
-                // A sweeper was quicker than our lock: start again.
-                Err(Errno::EWOULDBLOCK | Errno::ENOENT) => continue,
-                Err(_) => {}
-                Ok(lock) if is_same(&lock, &unfinished.path) => {
+            let path = &unfinished.path;
+            // Even the umask 0777 does not keep us out.
+            let mode = Permissions::from_mode(0o700);
+            match fs::set_permissions(path, mode).and_then(|()| lock(path)) {
+                Ok(lock) if is_same(&lock, path) => {
                     unfinished._lock = Some(lock);
                 }
+                // A sweeper was quicker than our lock: start again.
                 Ok(_) => continue,
+                Err(e) if is_swept(&e) => continue,
+                Err(_) => {}
             }
             return Ok(unfinished);
         }
@@ -100,9 +103,7 @@ fn sweep(parent: &Path, prefix: &OsString) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let is_ours = name.len() == prefix.len() + "XXXXXX".len()
-            && name
-                .as_encoded_bytes()
-                .starts_with(prefix.as_encoded_bytes())
+            && name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes())
             && entry.file_type().is_ok_and(|kind| kind.is_dir());
         if is_ours && let Ok(_lock) = lock(&entry.path()) {
             let _ = fs::remove_dir_all(entry.path());
@@ -110,10 +111,9 @@ fn sweep(parent: &Path, prefix: &OsString) {
     }
 }
 
-fn lock(path: &Path) -> Result<Flock<File>, Errno> {
-    let directory = File::open(path).map_err(errno)?;
-    Flock::lock(directory, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, errno)| errno)
+fn lock(path: &Path) -> io::Result<Flock<File>> {
+    Flock::lock(File::open(path)?, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| errno.into())
 }
 
 /// Whether the locked directory still is the one with that name.
@@ -125,6 +125,7 @@ fn is_same(lock: &File, path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|named| inode(&named) == inode(&locked))
 }
 
-fn errno(error: io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or_default())
+fn is_swept(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotFound, WouldBlock};
+    matches!(error.kind(), NotFound | WouldBlock)
 }
