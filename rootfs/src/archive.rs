@@ -67,7 +67,8 @@ fn read_entries(
     let mut archive = tar::Archive::new(metered);
     let (mut entries, mut skipped) = (0, 0);
     for entry in archive.entries()? {
-        let mut entry = entry.context("cannot read the archive")?;
+        let mut entry =
+            entry.map_err(in_words).context("cannot read the archive")?;
         entries += 1;
         // Its content, rounded up to a block, and the next one's headers.
         let rest = entry.size().saturating_add(512 + HEADER_LIMIT);
@@ -92,6 +93,18 @@ fn read_entries(
         bytes: tree.bytes,
         skipped,
     })
+}
+
+/// Of a file that is no archive the tar crate shows a piece, line breaks and
+/// all.
+fn in_words(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::Other => io::Error::new(
+            io::ErrorKind::InvalidData,
+            "not a tar archive, plain or gzip, or a damaged one",
+        ),
+        _ => error,
+    }
 }
 
 /// Makes one file. False when it is a device node and we may not.
