@@ -252,6 +252,8 @@ fn exit_code(status: ExitStatus) -> u8 {
 fn cannot_run(program: &OsString, error: io::Error) -> u8 {
     let status = match error.kind() {
         io::ErrorKind::NotFound => 127,
+        // Not even a process to try it in, see fork(2).
+        io::ErrorKind::WouldBlock => 125,
         _ => 126,
     };
     report(&Error::new(error).context(Stage::Exec(program.clone())));

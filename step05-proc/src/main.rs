@@ -65,9 +65,8 @@ enum Half {
 }
 
 /// What the container has of its own, see namespaces(7).
-const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS
-    .union(CloneFlags::CLONE_NEWPID)
-    .union(CloneFlags::CLONE_NEWNS);
+const NAMESPACES: CloneFlags =
+    CloneFlags::CLONE_NEWUTS.union(CloneFlags::CLONE_NEWPID);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -112,7 +111,7 @@ fn child(cli: &Cli, launcher: &str, command: &[OsString]) -> Result<u8> {
     let signals = catch_signals()?;
     sethostname(&cli.hostname)
         .with_context(|| Stage::SetHostname(cli.hostname.clone()))?;
-    make_mounts_private()?;
+    enter_mount_namespace()?;
     enter_root(cli.rootfs.as_deref().unwrap_or(Path::new("fs")))?;
     if getpgrp() == Pid::this() {
         take_terminal();
@@ -211,14 +210,17 @@ fn die_with(launcher: &str) -> Result<()> {
     Ok(())
 }
 
-/// Cuts our mount table loose from the host's, so that nothing mounted below
-/// shows up outside. On systemd hosts `/` is shared, and without this our
-/// /proc would appear on the host. See mount_namespaces(7).
+/// Takes a mount table of our own, a copy of the host's, and cuts it loose,
+/// so that nothing mounted below shows up outside: on systemd hosts `/` is
+/// shared, and copies of a shared mount tell each other what happens to them.
+/// See mount_namespaces(7).
 ///
-/// Fails with EINVAL when `/` is not a mount point, as in a plain chroot.
-fn make_mounts_private() -> Result<()> {
-    let none = None::<&str>;
-    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+/// The launcher stays in the host's, where it has to clean up. Fails with
+/// EINVAL when `/` is not a mount point, as in a plain chroot.
+fn enter_mount_namespace() -> Result<()> {
+    let namespace = CloneFlags::CLONE_NEWNS;
+    unshare(namespace).context(Stage::Unshare(namespace))?;
+    let (none, private) = (None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC);
     mount(none, "/", none, private, none).context(Stage::MakeMountsPrivate)
 }
 
@@ -314,6 +316,8 @@ fn exit_code(status: ExitStatus) -> u8 {
 fn cannot_run(program: &OsString, error: io::Error) -> u8 {
     let status = match error.kind() {
         io::ErrorKind::NotFound => 127,
+        // Not even a process to try it in, see fork(2).
+        io::ErrorKind::WouldBlock => 125,
         _ => 126,
     };
     report(&Error::new(error).context(Stage::Exec(program.clone())));

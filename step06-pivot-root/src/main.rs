@@ -1,3 +1,401 @@
-//! step06-pivot-root
+//! Step 6: the root swapped, not hidden.
+//!
+//! `pivot_root` takes the place of `chroot`: the old root is detached, and
+//! there is nothing left to climb out to. What still led out, descriptors
+//! that our caller left open, is closed; a small /dev takes the place of the
+//! host's. What a container may use up is still without a limit.
+//!
+//! Try `cargo run -p step06-pivot-root -- run ls /dev`.
 
-fn main() {}
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, ExitCode, ExitStatus};
+
+use anyhow::{Context as _, Error, Result, ensure};
+use clap::{Parser, Subcommand};
+use doctor::Stage;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{Pid, getegid, geteuid, getpgrp, sethostname};
+use nix::unistd::{chdir, close, pivot_root, tcgetpgrp, tcsetpgrp};
+use signal_hook::consts::signal::*;
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+
+/// A container in seven steps. Step 6: the root swapped, not hidden.
+#[derive(Parser)]
+#[command(disable_help_subcommand = true)]
+struct Cli {
+    /// The host name inside
+    #[arg(long, global = true, default_value = "container")]
+    hostname: OsString,
+    /// The root directory inside [default: fs, built when it is not there]
+    #[arg(long, global = true, value_name = "DIR")]
+    rootfs: Option<PathBuf>,
+    #[command(subcommand)]
+    half: Half,
+}
+
+/// The two halves of every step.
+#[derive(Subcommand)]
+enum Half {
+    /// Run a command in a container
+    Run {
+        /// The command and its arguments
+        #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+        command: Vec<OsString>,
+    },
+    /// The first process inside, started by `run`
+    #[command(hide = true)]
+    Child {
+        #[arg(long)]
+        launcher: String,
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// What the container has of its own, see namespaces(7).
+const NAMESPACES: CloneFlags =
+    CloneFlags::CLONE_NEWUTS.union(CloneFlags::CLONE_NEWPID);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.half {
+        Half::Run { command } => run(&cli, command),
+        Half::Child { launcher, command } => child(&cli, launcher, command),
+    };
+    let status = result.unwrap_or_else(|error| {
+        report(&error);
+        125
+    });
+    ExitCode::from(status)
+}
+
+/// The outer half: starts the inner one and ends with its status.
+fn run(cli: &Cli, command: &[OsString]) -> Result<u8> {
+    banner(command);
+    let root = rootfs::find_or_build(cli.rootfs.as_deref())?;
+    let signals = catch_signals()?;
+    enter_namespaces()?;
+    let mut child = Command::new("/proc/self/exe");
+    child.arg("child").arg("--hostname").arg(&cli.hostname);
+    child.arg("--rootfs").arg(&root);
+    child.arg("--launcher").arg(own_status("Pid:")?);
+    child.arg("--").args(command);
+    let foreground = in_foreground();
+    if foreground {
+        child.process_group(0);
+    }
+    let child = child.spawn().context(Stage::StartChild)?;
+    let status = supervise(child, signals);
+    if foreground {
+        take_terminal();
+    }
+    status
+}
+
+/// The inner half: PID 1. Furnishes the container and starts the command.
+fn child(cli: &Cli, launcher: &str, command: &[OsString]) -> Result<u8> {
+    banner(command);
+    die_with(launcher)?;
+    close_inherited()?;
+    let signals = catch_signals()?;
+    sethostname(&cli.hostname)
+        .with_context(|| Stage::SetHostname(cli.hostname.clone()))?;
+    enter_mount_namespace()?;
+    enter_root(cli.rootfs.as_deref().unwrap_or(Path::new("fs")))?;
+    if getpgrp() == Pid::this() {
+        take_terminal();
+        signals.add_signal(SIGTSTP).context("cannot catch Ctrl-Z")?;
+    }
+    let mut process = Command::new(&command[0]);
+    process.args(&command[1..]).env_clear().envs(environment());
+    match process.spawn() {
+        Ok(process) => supervise(process, signals),
+        Err(error) => Ok(cannot_run(&command[0], error)),
+    }
+}
+
+/// Says who we are. The command has to run even when nobody can read this.
+fn banner(command: &[OsString]) {
+    let pid = process::id();
+    let _ = writeln!(io::stderr(), "running {command:?} as {pid}");
+}
+
+/// Catches the signals that are meant for the command, and SIGCHLD, which
+/// says that it has ended.
+fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
+    // What our caller blocked would stay blocked in the command, too, and
+    // what it ignored, SIGCHLD above all, would keep the status from us.
+    SigSet::empty().thread_set_mask().context("cannot unblock signals")?;
+    let ours = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+    SignalsInfo::new(ours).context("cannot catch signals")
+}
+
+/// Leaves the host's namespaces for new ones, see unshare(2).
+///
+/// Without CAP_SYS_ADMIN a user namespace comes first: in it we have every
+/// capability, over what belongs to it and nothing else. Fails with EPERM
+/// where that is forbidden, and with ENOSPC at the limit of `user.max_*`.
+fn enter_namespaces() -> Result<()> {
+    if has_cap_sys_admin()? {
+        return unshare(NAMESPACES).context(Stage::Unshare(NAMESPACES));
+    }
+    let (uid, gid) = (geteuid(), getegid());
+    let namespaces = NAMESPACES | CloneFlags::CLONE_NEWUSER;
+    unshare(namespaces).context(Stage::Unshare(namespaces))?;
+    // In this order: gid_map is refused as long as setgroups(2), with which
+    // we could drop a group that denies us a file, is allowed.
+    write_map("setgroups", "deny")?;
+    write_map("gid_map", &format!("0 {gid} 1"))?;
+    write_map("uid_map", &format!("0 {uid} 1"))
+}
+
+/// Writes one of the files that say who we are in our user namespace, see
+/// user_namespaces(7). `0 1000 1` means: 0 inside is 1000 outside, one id.
+fn write_map(file: &'static str, line: &str) -> Result<()> {
+    fs::write(format!("/proc/self/{file}"), line).context(Stage::MapIds(file))
+}
+
+/// Whether the kernel would let us unshare. It asks for the capability, not
+/// for uid 0: root in Docker is uid 0 and lacks it. See capabilities(7).
+fn has_cap_sys_admin() -> Result<bool> {
+    let capabilities = own_status("CapEff:")?;
+    let capabilities = u64::from_str_radix(&capabilities, 16)?;
+    Ok(capabilities & (1 << 21) != 0)
+}
+
+/// A line of `/proc/self/status`, see proc_pid_status(5).
+fn own_status(name: &str) -> Result<String> {
+    let status = fs::read_to_string("/proc/self/status")
+        .context("cannot read /proc/self/status")?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name));
+    let value = value.with_context(|| format!("no {name} for ourselves"))?;
+    Ok(value.trim().to_owned())
+}
+
+/// Whether somebody sits at the terminal and waits for us. In a pipeline it
+/// belongs to others, too.
+fn in_foreground() -> bool {
+    io::stdout().is_terminal() && tcgetpgrp(io::stdin()) == Ok(getpgrp())
+}
+
+/// Makes our process group the terminal's foreground one, see tcsetpgrp(3).
+///
+/// An interactive shell asks the terminal for that group, and hands it back
+/// at its end. The launcher's has no number in a new PID namespace; ours has.
+fn take_terminal() {
+    // This is the kernel's answer to those in the background.
+    let refusal = SigSet::from(Signal::SIGTTOU);
+    let _ = refusal.thread_block();
+    let _ = tcsetpgrp(io::stdin(), getpgrp());
+    let _ = refusal.thread_unblock();
+}
+
+/// Lets the kernel kill us when the launcher dies, and PID 1 takes all others
+/// in its namespace with it. See PR_SET_PDEATHSIG(2const).
+fn die_with(launcher: &str) -> Result<()> {
+    set_pdeathsig(Signal::SIGKILL).context("cannot die with the launcher")?;
+    // Had it died before that line, we would have another parent by now.
+    ensure!(own_status("PPid:")? == launcher, "the launcher is gone");
+    Ok(())
+}
+
+/// Takes a mount table of our own, a copy of the host's, and cuts it loose,
+/// so that nothing mounted below shows up outside: on systemd hosts `/` is
+/// shared, and copies of a shared mount tell each other what happens to them.
+/// See mount_namespaces(7).
+///
+/// The launcher stays in the host's, where it has to clean up. Fails with
+/// EINVAL when `/` is not a mount point, as in a plain chroot.
+fn enter_mount_namespace() -> Result<()> {
+    let namespace = CloneFlags::CLONE_NEWNS;
+    unshare(namespace).context(Stage::Unshare(namespace))?;
+    let (none, private) = (None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC);
+    mount(none, "/", none, private, none).context(Stage::MakeMountsPrivate)
+}
+
+/// Mounts a proc that shows our PID namespace in the new root, see proc(5).
+/// Nobody runs or opens more than data there, hence the flags.
+///
+/// Fails with EPERM where the host's own /proc is partly hidden, as it is in
+/// Docker: the new one would show what somebody took care to mask.
+fn mount_proc(root: &Path) -> Result<()> {
+    let stage = || Stage::MountProc(root.join("proc"));
+    // A symlink `proc -> /etc` must not lead our mount out of the new root.
+    let inside = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    let folder = File::open(root).with_context(stage)?;
+    let folder = openat2(folder, "proc", inside).with_context(stage)?;
+    let folder = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let (proc, none) = (Some("proc"), None::<&str>);
+    mount(proc, folder.as_str(), proc, flags, none).with_context(stage)
+}
+
+/// Makes `root` our root directory and takes the old one out of our mount
+/// table, see pivot_root(2).
+///
+/// Fails with EINVAL when the current root is not a mount point (a chroot,
+/// the initramfs) or one of the two is shared.
+fn enter_root(root: &Path) -> Result<()> {
+    // The new root has to be a mount point. It becomes one by a bind mount on
+    // itself; MS_REC, since what is mounted below belongs to it.
+    let (bind, none) = (MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>);
+    mount(Some(root), root, none, bind, none)
+        .with_context(|| Stage::BindRoot(root.to_owned()))?;
+    mount_proc(root)?;
+    chdir(root).with_context(|| Stage::BindRoot(root.to_owned()))?;
+    // The old root now lies on top of the new one, so no folder is needed to
+    // put it in, and `/..` leads to it until it is detached.
+    pivot_root(".", ".").with_context(|| Stage::PivotRoot(root.to_owned()))?;
+    make_devices()?;
+    umount2("/..", MntFlags::MNT_DETACH).context(Stage::DetachOldRoot)?;
+    chdir("/").context("cannot change to the new root")
+}
+
+/// Puts a new tmpfs on /dev, and on it the few devices that every program
+/// counts on. Making device nodes takes more than root in a user namespace,
+/// so these are the host's, bind mounted; its disks stay out.
+fn make_devices() -> Result<()> {
+    let (tmpfs, none) = (Some("tmpfs"), None::<&str>);
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount(tmpfs, "/dev", tmpfs, flags, Some("mode=755,size=64k"))
+        .context(Stage::MakeDevice("/dev".into()))?;
+    for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+        let device = Path::new("/dev").join(name);
+        let stage = || Stage::MakeDevice(device.clone());
+        File::create(&device).with_context(stage)?;
+        let host = Path::new("/../dev").join(name);
+        mount(Some(&host), &device, none, MsFlags::MS_BIND, none)
+            .with_context(stage)?;
+    }
+    let links =
+        [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")];
+    for (name, number) in links {
+        let link = Path::new("/dev").join(name);
+        symlink(format!("/proc/self/fd{number}"), &link)
+            .with_context(|| Stage::MakeDevice(link))?;
+    }
+    Ok(())
+}
+
+/// Closes what our caller left open besides stdin, stdout and stderr: a
+/// folder among it would lead past every root, see fchdir(2).
+fn close_inherited() -> Result<()> {
+    let open =
+        fs::read_dir("/proc/self/fd").context("cannot list /proc/self/fd")?;
+    let names: Vec<_> = open.flatten().map(|entry| entry.file_name()).collect();
+    let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+    for number in numbers.filter(|number: &RawFd| *number > 2) {
+        // EBADF for the one that listed the others.
+        let _ = close(number);
+    }
+    Ok(())
+}
+
+/// The command's environment: of the host's it gets the terminal's type only.
+/// PATH is where the command itself is looked up, in the new root.
+fn environment() -> Vec<(&'static str, OsString)> {
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let mut variables = vec![("PATH", path.into()), ("HOME", "/root".into())];
+    variables.extend(env::var_os("TERM").map(|term| ("TERM", term)));
+    variables
+}
+
+/// Passes signals on to `process` until it has ended, and gives its status.
+fn supervise(
+    mut process: Child,
+    mut signals: SignalsInfo<WithOrigin>,
+) -> Result<u8> {
+    let pid = Pid::from_raw(process.id().cast_signed());
+    loop {
+        for origin in signals.wait() {
+            match (origin.signal, origin.process) {
+                (SIGCHLD, _) => {
+                    let ended = process.try_wait().context("cannot wait")?;
+                    if let Some(status) = ended {
+                        return Ok(exit_code(status));
+                    }
+                    bury_orphans(pid);
+                }
+                // A Ctrl-C has no sender: the terminal gives it to all of its
+                // foreground processes, and the command is one of them.
+                (SIGINT | SIGQUIT, None) => {}
+                // PID 1 cannot be stopped: Ctrl-Z must not stop the others.
+                (SIGTSTP, _) => _ = killpg(getpgrp(), Signal::SIGCONT),
+                (signal, _) => _ = kill(pid, Signal::try_from(signal)?),
+            }
+        }
+    }
+}
+
+/// Waits for those whose parents are dead: they are children of PID 1 now,
+/// and without this they would stay zombies. See pid_namespaces(7).
+fn bury_orphans(command: Pid) {
+    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+    loop {
+        // Only a look: the status of the command is not ours to take.
+        match waitid(Id::All, ended | WaitPidFlag::WNOWAIT) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
+            Ok(status) if status.pid() == Some(command) => return,
+            // EINVAL among them: nix has no name for real-time signals.
+            _ => _ = waitid(Id::All, ended),
+        }
+    }
+}
+
+/// The status that a shell would give: the command's own, or 128 + N when
+/// signal N ended it.
+fn exit_code(status: ExitStatus) -> u8 {
+    let signal = || status.signal().map(|number| 128 + number);
+    let code = status.code().or_else(signal);
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
+}
+
+/// Reports why the command did not start. The status is 127 when it was not
+/// found, 126 when it was found and cannot be executed, as in a shell.
+fn cannot_run(program: &OsString, error: io::Error) -> u8 {
+    let status = match error.kind() {
+        io::ErrorKind::NotFound => 127,
+        // Not even a process to try it in, see fork(2).
+        io::ErrorKind::WouldBlock => 125,
+        _ => 126,
+    };
+    report(&Error::new(error).context(Stage::Exec(program.clone())));
+    status
+}
+
+/// One line on stderr: what was attempted, and the kernel's answer by name;
+/// then the cause and the way out, if the doctor sees one.
+fn report(error: &Error) {
+    let mut line = env!("CARGO_PKG_NAME").to_owned();
+    for cause in error.chain() {
+        let number = cause.downcast_ref::<io::Error>();
+        let errno = match number.and_then(io::Error::raw_os_error) {
+            Some(number) => Some(Errno::from_raw(number)),
+            None => cause.downcast_ref::<Errno>().copied(),
+        };
+        line += &match errno {
+            Some(errno) => format!(": {} ({errno:?})", errno.desc()),
+            None => format!(": {cause}"),
+        };
+    }
+    if let Some(hint) = doctor::hint(error) {
+        line += &format!("\nhint: {hint}");
+    }
+    let _ = writeln!(io::stderr(), "{line}");
+}

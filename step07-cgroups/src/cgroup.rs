@@ -1,0 +1,388 @@
+//! The container's share of the machine: control groups, see cgroups(7).
+//!
+//! A limit belongs to a *controller*: pids, memory, cpu. In version 2 all of
+//! them hang on one tree of groups, in version 1 each may have its own, and
+//! hybrid hosts have both. So each controller is looked up for itself, and
+//! never under a fixed path.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, value_parser};
+use doctor::Stage;
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{AccessFlags, access};
+
+/// The most that a container may use.
+#[derive(Args)]
+pub struct Limits {
+    /// Processes in the container, PID 1 among them
+    #[arg(long, global = true, value_name = "N", default_value = "10")]
+    #[arg(value_parser = value_parser!(u64).range(1..=PID_MAX_LIMIT))]
+    pids_limit: u64,
+    /// Memory in bytes, or with k, m or g; no swap comes on top
+    #[arg(short, long, global = true, value_name = "SIZE")]
+    #[arg(default_value = "50m", value_parser = parse_size)]
+    memory: u64,
+    /// Processors, such as 0.5 for half of one [default: no limit]
+    #[arg(long, global = true, value_name = "N", value_parser = parse_cpus)]
+    cpus: Option<f64>,
+}
+
+/// More processes no kernel can number, see proc_sys_kernel(5).
+const PID_MAX_LIMIT: u64 = 4_194_304;
+
+/// A limit on processors is a time to run, in microseconds, in every period.
+const PERIOD: f64 = 100_000.0;
+
+/// Bytes from `4096`, `50m` or `1G`, in powers of 1,024.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &*text[digits.len()..].to_ascii_lowercase() {
+        "" | "b" => 1,
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        _ => return Err("the unit is b, k, m or g".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|error| format!("{error}"))?;
+    let bytes = number.checked_mul(unit).filter(|n| *n <= i64::MAX as u64);
+    match bytes {
+        Some(0) => Err("nothing runs in no memory".to_owned()),
+        Some(bytes) => Ok(bytes),
+        None => Err("that is more than a machine can have".to_owned()),
+    }
+}
+
+/// A number of processors. The kernel counts in thousandths of a second, and
+/// less than one of them in a period of a hundred it refuses.
+fn parse_cpus(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(cpus) if (0.01..=8192.0).contains(&cpus) => Ok(cpus),
+        Ok(_) => Err("not between 0.01 and 8192".to_owned()),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+/// The container's group in every hierarchy that has one of its controllers.
+/// Dropping it removes them.
+pub struct Cgroup {
+    groups: Vec<Group>,
+    /// Where the launcher is meanwhile; it can go back when `groups` are gone.
+    _leaf: Option<Leaf>,
+    memory: u64,
+}
+
+impl Cgroup {
+    /// Makes the groups and sets their limits, before anything is in them.
+    ///
+    /// Fails with EACCES or EROFS where we may not write, with EBUSY where
+    /// no group can hand controllers down, and with ENOENT or EINVAL when a
+    /// limit cannot be set.
+    pub fn new(limits: &Limits) -> Result<Self> {
+        let memory = limits.memory;
+        let mut cgroup = Self { groups: vec![], _leaf: None, memory };
+        let mut hierarchies: Vec<(Hierarchy, Vec<&str>)> = vec![];
+        for name in ["pids", "memory", "cpu"] {
+            let found = Hierarchy::of(name).context(Stage::FindCgroup);
+            if name == "cpu" && limits.cpus.is_none() {
+                // Not asked for; a launcher before us may have been.
+                let _ = found.and_then(|hierarchy| sweep(&hierarchy.own));
+                continue;
+            }
+            let found = found?;
+            match hierarchies.iter_mut().find(|(known, _)| *known == found) {
+                Some((_, names)) => names.push(name),
+                None => hierarchies.push((found, vec![name])),
+            }
+        }
+        for (hierarchy, controllers) in hierarchies {
+            let version = hierarchy.version;
+            let parent = match version {
+                1 => hierarchy.own,
+                _ => hierarchy.parent(&controllers, &mut cgroup._leaf)?,
+            };
+            // In the list before a limit is set: if that fails, it is removed.
+            cgroup.groups.push(Group::new(&parent, "")?);
+            let folder = &cgroup.groups[cgroup.groups.len() - 1].folder;
+            for controller in controllers {
+                limit(folder, version, controller, limits)?;
+            }
+        }
+        Ok(cgroup)
+    }
+
+    /// The folders of the groups, for `child` to [`join`].
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.groups.iter().map(|group| &*group.folder)
+    }
+
+    /// Says so when the kernel has killed for want of memory. It tells nobody
+    /// but the group; the process just ends, by SIGKILL.
+    pub fn report_oom(&self) {
+        // Version 2 counts in the one file, version 1 in the other.
+        let files = ["memory.events", "memory.oom_control"];
+        let files = self.folders().flat_map(|dir| files.map(|f| dir.join(f)));
+        let killed = files.flat_map(fs::read_to_string).any(|text| {
+            let kills = text.lines().find_map(|l| l.strip_prefix("oom_kill "));
+            kills.is_some_and(|number| number != "0")
+        });
+        if killed {
+            let (name, limit) = (env!("CARGO_PKG_NAME"), size(self.memory));
+            let line = format!("{name}: killed: out of memory (limit {limit})");
+            let _ = writeln!(io::stderr(), "{line}");
+        }
+    }
+}
+
+/// Puts this process into a group. It does that itself and calls itself `0`:
+/// its number in the new PID namespace is another process's on the host.
+pub fn join(folder: &Path) -> Result<()> {
+    write(folder, "cgroup.procs", "0")
+}
+
+/// Sets the limit that `controller` has to keep, in the files of `version`.
+fn limit(
+    folder: &Path,
+    version: u8,
+    controller: &str,
+    limits: &Limits,
+) -> Result<()> {
+    let memory = limits.memory.to_string();
+    let quota = limits.cpus.map_or(0.0, |cpus| (cpus * PERIOD).round());
+    match (controller, version) {
+        ("pids", _) => {
+            write(folder, "pids.max", &limits.pids_limit.to_string())
+        }
+        // Without a limit on swap, what is too much would just move there. In
+        // version 1 it is on both together, in version 2 on swap alone.
+        ("memory", 1) => {
+            write(folder, "memory.limit_in_bytes", &memory)?;
+            limit_swap(folder, "memory.memsw.limit_in_bytes", &memory)
+        }
+        ("memory", _) => {
+            write(folder, "memory.max", &memory)?;
+            limit_swap(folder, "memory.swap.max", "0")
+        }
+        (_, 1) => {
+            write(folder, "cpu.cfs_period_us", &PERIOD.to_string())?;
+            write(folder, "cpu.cfs_quota_us", &quota.to_string())
+        }
+        (_, _) => write(folder, "cpu.max", &format!("{quota} {PERIOD}")),
+    }
+}
+
+/// Limits swap. A kernel may be unable to, which is all the same as long as
+/// there is none.
+fn limit_swap(folder: &Path, file: &str, limit: &str) -> Result<()> {
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    if !folder.join(file).exists() && swaps.lines().count() < 2 {
+        return Ok(());
+    }
+    write(folder, file, limit)
+}
+
+/// Writes one of a group's files. They are read as a whole, so in one go.
+fn write(folder: &Path, file: &str, text: &str) -> Result<()> {
+    let path = folder.join(file);
+    let file = File::options().write(true).open(&path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .context(Stage::Cgroup(path))
+}
+
+/// A limit as one would say it: 52,428,800 bytes are 50 MiB.
+fn size(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.iter().find(|(shift, _)| bytes % (1 << shift) == 0);
+    match unit {
+        Some((shift, name)) => format!("{} {name}", bytes >> shift),
+        None => format!("{bytes} bytes"),
+    }
+}
+
+/// A tree of groups, and our own place in it.
+#[derive(PartialEq)]
+struct Hierarchy {
+    version: u8,
+    /// Where the tree is mounted, usually below `/sys/fs/cgroup`.
+    mount: PathBuf,
+    /// The group that we are in.
+    own: PathBuf,
+}
+
+impl Hierarchy {
+    /// The hierarchy that has `controller`: what `/proc/self/cgroup` says of
+    /// us, found in the file system with the help of `/proc/self/mountinfo`.
+    fn of(controller: &str) -> Result<Self> {
+        let has = |names: &str| names.split(',').any(|name| name == controller);
+        // Version 1 is `4:memory:/user.slice`, version 2 `0::/user.slice`.
+        let groups = fs::read_to_string("/proc/self/cgroup")?;
+        let groups = groups.lines().filter_map(|line| {
+            let (number, rest) = line.split_once(':')?;
+            let (names, path) = rest.split_once(':')?;
+            Some((if number == "0" { 2 } else { 1 }, names, path))
+        });
+        // A controller is in version 2 unless version 1 has it.
+        let (version, _, path) = groups
+            .filter(|(version, names, _)| *version == 2 || has(names))
+            .min_by_key(|(version, _, _)| *version)
+            .with_context(|| format!("no group has {controller}"))?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        for line in mounts.lines() {
+            // 38 31 0:35 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+            let (mount, tree) = line.split_once(" - ").unwrap_or_default();
+            let ours = match tree.split(' ').collect::<Vec<_>>()[..] {
+                ["cgroup", _, options] => version == 1 && has(options),
+                ["cgroup2", ..] => version == 2,
+                _ => false,
+            };
+            // Of the tree, a container may have only what is below `root`.
+            let mut fields = mount.split(' ').skip(3);
+            let root = fields.next().unwrap_or_default();
+            let mount = fields.next().unwrap_or_default();
+            let below = Path::new(path).strip_prefix(root);
+            if let (true, Ok(below)) = (ours, below) {
+                let mount = PathBuf::from(mount.replace("\\040", " "));
+                return Ok(Self { version, own: mount.join(below), mount });
+            }
+        }
+        bail!("its group {path:?} is not mounted here")
+    }
+
+    /// The group of version 2 to make ours in: one that hands `controllers`
+    /// down to those below it.
+    ///
+    /// A group has processes or hands controllers down, never both, and our
+    /// own has one process at least: us. When we are alone we move to a leaf
+    /// below it. Otherwise the next one above that can do it has to serve.
+    fn parent(
+        self,
+        controllers: &[&str],
+        leaf: &mut Option<Leaf>,
+    ) -> Result<PathBuf> {
+        let Err(error) = hand_down(&self.own, '+', controllers) else {
+            return Ok(self.own);
+        };
+        if let Ok(entered) = Leaf::enter(&self.own, controllers) {
+            *leaf = Some(entered);
+            return Ok(self.own);
+        }
+        let mut above = self.own.ancestors().skip(1);
+        above
+            .find(|above| {
+                let procs = above.join("cgroup.procs");
+                above.starts_with(&self.mount)
+                    && hands_down(above, controllers)
+                    && access(&procs, AccessFlags::W_OK).is_ok()
+            })
+            .map(Path::to_owned)
+            .ok_or(error)
+    }
+}
+
+/// Lets a group of version 2 hand controllers down (`+`), or no more (`-`).
+/// Fails with EBUSY when there are processes in it.
+fn hand_down(own: &Path, sign: char, controllers: &[&str]) -> Result<()> {
+    let signed = controllers.iter().map(|name| format!("{sign}{name}"));
+    let line = signed.collect::<Vec<_>>().join(" ");
+    write(own, "cgroup.subtree_control", &line)
+}
+
+/// Whether a group of version 2 does hand these controllers down.
+fn hands_down(folder: &Path, controllers: &[&str]) -> bool {
+    let names = fs::read_to_string(folder.join("cgroup.subtree_control"));
+    let names = names.unwrap_or_default();
+    let names: Vec<_> = names.split_whitespace().collect();
+    controllers.iter().all(|name| names.contains(name))
+}
+
+/// A group below our own for the launcher, see [`Hierarchy::parent`].
+struct Leaf {
+    own: PathBuf,
+    controllers: Vec<String>,
+    group: Group,
+}
+
+impl Leaf {
+    /// Moves the launcher to a new group below `own` and lets `own` hand
+    /// `controllers` down. Fails with EBUSY when others are in it, too.
+    fn enter(own: &Path, controllers: &[&str]) -> Result<Self> {
+        let group = Group::new(own, "-launcher")?;
+        let names = controllers.iter().map(|&name| name.to_owned()).collect();
+        let leaf = Self { own: own.to_owned(), controllers: names, group };
+        join(&leaf.group.folder)?;
+        hand_down(own, '+', controllers)?;
+        Ok(leaf)
+    }
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        let controllers: Vec<_> =
+            self.controllers.iter().map(|c| &**c).collect();
+        let _ = hand_down(&self.own, '-', &controllers);
+        let _ = join(&self.own);
+    }
+}
+
+/// A group that we made. Dropping it removes it.
+struct Group {
+    folder: PathBuf,
+    /// Held while we live, so that nobody takes it for one left behind.
+    _lock: Flock<File>,
+}
+
+impl Group {
+    /// Makes a group below `parent`.
+    fn new(parent: &Path, suffix: &str) -> Result<Self> {
+        let _swept = sweep(parent)?;
+        let folder = parent.join(format!("step07-{}{suffix}", process::id()));
+        fs::create_dir(&folder).context(Stage::Cgroup(folder.clone()))?;
+        let lock = lock(&folder, FlockArg::LockExclusive)?;
+        Ok(Self { folder, _lock: lock })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // EBUSY while the kernel still buries the last process in it.
+        for _ in 0..100 {
+            match fs::remove_dir(&self.folder) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    sleep(Duration::from_millis(10));
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// Removes the groups that killed launchers have left below `parent`: with a
+/// launcher goes its lock. The lock on `parent` keeps others from doing so
+/// between the making of a group and its lock.
+fn sweep(parent: &Path) -> Result<Flock<File>> {
+    let one_at_a_time = lock(parent, FlockArg::LockExclusive)?;
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let ours = name.as_encoded_bytes().starts_with(b"step07-");
+        if ours && lock(&entry.path(), FlockArg::LockExclusiveNonblock).is_ok()
+        {
+            // EBUSY while there still are processes in it.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+    Ok(one_at_a_time)
+}
+
+/// Locks a folder, see flock(2); closing it gives the lock up.
+fn lock(folder: &Path, how: FlockArg) -> Result<Flock<File>> {
+    let file = File::open(folder).context(Stage::Cgroup(folder.into()))?;
+    Flock::lock(file, how)
+        .map_err(|(_, errno)| errno)
+        .context(Stage::Cgroup(folder.into()))
+}
