@@ -57,7 +57,8 @@ fn attempt(words: &mut Vec<&OsStr>) -> Result<()> {
             "path" => {
                 return exec(words.get(2).copied(), words.get(1).copied());
             }
-            "env" => return exec(words.get(1).copied(), None),
+            "exec" => return exec(words.get(1).copied(), None),
+            "spawn" => return spawn(words.get(1).copied()),
             _ => break,
         }
         words.drain(..2);
@@ -105,8 +106,8 @@ fn perform(stage: &Stage, words: &[&OsStr]) -> Result<()> {
         Stage::ReadStatus => drop(fs::read("/proc/self/status")?),
         Stage::StartChild => {
             let mut child = Command::new("/proc/self/exe");
-            let child = child.arg("child").args(words).stdout(Stdio::null());
-            child.status()?;
+            child.arg("child").args(words);
+            child.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
         }
         Stage::Wait => drop(Command::new("true").spawn()?.wait()?),
         Stage::SetHostname(name) => {
@@ -133,11 +134,7 @@ fn perform(stage: &Stage, words: &[&OsStr]) -> Result<()> {
         }
         Stage::PivotRoot(root) => {
             env::set_current_dir(root)?;
-            let pivoted = pivot_root(".", ".");
-            if pivoted.is_err() {
-                env::set_current_dir("/")?;
-            }
-            pivoted?;
+            pivot_root(".", ".")?;
         }
         Stage::MakeDevice(place) => {
             let name = place.file_name().context("no name")?;
@@ -171,6 +168,15 @@ fn exec(program: Option<&OsStr>, path: Option<&OsStr>) -> Result<()> {
         None => Stage::Exec(program.into()),
     };
     Err(command.exec()).context(stage)
+}
+
+/// From step03 on. Unlike execvp(3) it does not try /bin/sh with a file that
+/// the kernel does not know what to do with.
+fn spawn(program: Option<&OsStr>) -> Result<()> {
+    let program = program.context("a command is missing")?;
+    let mut child = Command::new(program);
+    child.spawn().with_context(|| Stage::Exec(program.into()))?.wait()?;
+    Ok(())
 }
 
 /// The error alone, where this machine cannot be made to give it.

@@ -3,10 +3,13 @@
 use std::env;
 use std::path::Path;
 
+use crate::mounts::{self, Mount};
+
 /// Who made it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Around {
-    /// It leaves `/.dockerenv`.
+    /// It leaves `/.dockerenv`, and mounts a file on `/etc/hostname`. The
+    /// first alone may be left over: images are made into machines as well.
     Docker,
     /// It leaves `/run/.containerenv` and `container=podman`.
     Podman,
@@ -14,7 +17,8 @@ pub enum Around {
 
 /// The one whose mark we see.
 pub fn seen() -> Option<Around> {
-    if Path::new("/.dockerenv").exists() {
+    let hostname = |one: &Mount| one.point == Path::new("/etc/hostname");
+    if Path::new("/.dockerenv").exists() && mounts::all().iter().any(hostname) {
         Some(Around::Docker)
     } else if Path::new("/run/.containerenv").exists()
         || env::var_os("container").is_some_and(|value| value == "podman")

@@ -187,7 +187,7 @@ causes! {
 
     /// Where proc or a tmpfs should go.
     NoDirectory { path: "fs/proc" } =
-        "there is no directory {path}: `mkdir {path}`";
+        "there is no directory {path}: `mkdir -p {path}`";
 
     /// The same when the root is already ours.
     NoDirectoryInRoot { path: "/proc" } =
@@ -217,12 +217,6 @@ causes! {
                   --security-opt systempaths=unconfined …`"
     } = "a mount on {path} hides a part of /proc, and the kernel allows no \
          new proc that would show it: {way_out}";
-
-    /// No proc at all, so the kernel shows none.
-    ProcInvisible {} =
-        "no proc is mounted that we could see, and in a user namespace the \
-         kernel allows none that shows more: mount the new one before the old \
-         one is gone";
 
     /// See pivot_root(2).
     RootIsInitramfs {} =

@@ -1,6 +1,7 @@
 //! What keeps us from making a cgroup and setting its limits, see cgroups(7).
 
 use std::fs;
+use std::iter;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -81,7 +82,6 @@ fn unavailable(controller: &str) -> Option<Cause> {
     if own(controller).is_some() {
         return None;
     }
-    let controller_name = controller.to_owned();
     let listed = |directory: &Path| {
         let list = fs::read_to_string(directory.join("cgroup.controllers"));
         let list = list.unwrap_or_default();
@@ -94,24 +94,27 @@ fn unavailable(controller: &str) -> Option<Cause> {
         }
         if listed(&mount.point) {
             return Some(Cause::ControllerNotDelegated {
-                controller: controller_name,
+                controller: controller.to_owned(),
                 group: quoted(group),
             });
         }
     }
-    // Name, hierarchy, number of groups, and whether it is enabled.
+    // Name, hierarchy, number of groups, and whether it is enabled. All of
+    // version 2 is hierarchy 0.
     let table = fs::read_to_string("/proc/cgroups").ok()?;
     let line = table.lines().find_map(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
         (fields.first() == Some(&controller)).then_some(fields)
     })?;
-    match (*line.get(1)?, *line.get(3)?) {
-        (_, "0") => Some(Cause::ControllerOff { controller: controller_name }),
-        ("0", _) => {
-            Some(Cause::ControllerNotMounted { controller: controller_name })
+    let controller = controller.to_owned();
+    Some(match (*line.get(1)?, *line.get(3)?, unified) {
+        (_, "0", _) => Cause::ControllerOff { controller },
+        ("0", _, Some((_, group))) => {
+            let group = quoted(group);
+            Cause::ControllerNotDelegated { controller, group }
         }
-        _ => None,
-    }
+        _ => Cause::ControllerNotMounted { controller },
+    })
 }
 
 /// As in `memory.max`.
@@ -128,7 +131,12 @@ fn swap_not_counted(path: &Path) -> Option<Cause> {
 
 /// The part of this path that exists.
 fn existing(path: &Path) -> Option<&Path> {
-    path.ancestors().find(|part| part.exists())
+    let parts =
+        path.ancestors().map(|part| match part.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => part,
+        });
+    parts.into_iter().find(|part| part.exists())
 }
 
 fn read_only(path: &Path) -> Option<Cause> {
@@ -143,12 +151,14 @@ fn read_only(path: &Path) -> Option<Cause> {
 /// On version 2 whoever moves a process needs the group that it comes from as
 /// well.
 fn not_ours(path: &Path) -> Option<Cause> {
-    let here = own("").map(|(_, group)| group.join("cgroup.procs"));
+    let place = existing(path)?;
+    let kind = mounts::holding(place)?.kind;
+    let here = own("").filter(|_| kind == "cgroup2");
+    let here = here.map(|(_, group)| group.join("cgroup.procs"));
     let closed = |path: &Path| eaccess(path, AccessFlags::W_OK).is_err();
-    let mut places = existing(path).into_iter().chain(here.as_deref());
+    let mut places = iter::once(place).chain(here.as_deref());
     let place = places.find(|place| closed(place))?;
     let owner = fs::metadata(place).ok()?.uid().to_string();
-    let kind = mounts::holding(place)?.kind;
     let us = status::uid_at_start().unwrap_or_else(|| geteuid().as_raw());
     let path = quoted(place);
     Some(match &*kind {

@@ -1,7 +1,8 @@
 //! From a failed stage and its errno to the cause.
 
+use std::env;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Error;
 use nix::errno::Errno;
@@ -65,9 +66,11 @@ fn by_errno(stage: &Stage, errno: Errno) -> Option<Cause> {
 
         (Stage::Unshare(flags), E::EPERM | E::EACCES | E::ENOSYS) => {
             filter(Call::Unshare(*flags), errno)
-                .or_else(|| no_user_namespace(*flags))
+                .or_else(|| match flags.contains(CloneFlags::CLONE_NEWUSER) {
+                    true => no_user_namespace(),
+                    false => lacks(Capability::SysAdmin),
+                })
                 .or_else(|| confined(errno))
-                .or_else(|| lacks(Capability::SysAdmin))
         }
         (Stage::Unshare(flags), E::ENOSPC) => no_room(*flags),
         (Stage::Unshare(flags), E::EINVAL) => unknown(*flags),
@@ -197,10 +200,7 @@ fn in_chroot(forbidden: &str) -> Option<Cause> {
     Some(Cause::Chroot { forbidden: forbidden.to_owned(), sign })
 }
 
-fn no_user_namespace(flags: CloneFlags) -> Option<Cause> {
-    if !flags.contains(CloneFlags::CLONE_NEWUSER) {
-        return None;
-    }
+fn no_user_namespace() -> Option<Cause> {
     if sysctls::value("kernel.unprivileged_userns_clone") == Some(0) {
         return Some(Cause::UnprivilegedUsernsClone {});
     }
@@ -283,27 +283,28 @@ fn no_place(place: &Path) -> Option<Cause> {
         let (path, target) = (quoted(place), quoted(target));
         return Some(Cause::LinkInRoot { path, target });
     }
-    if let Some(file) = directory::not_a_directory(place) {
-        let device = place.parent().is_some_and(|dev| dev.join("").is_dir());
-        return (!device).then(|| Cause::NotDirectory { path: quoted(file) });
+    // A device is no directory, and yet has to be in one.
+    let parent = place.parent().filter(|parent| parent.ends_with("dev"));
+    let directory = parent.unwrap_or(place);
+    if let Some(file) = directory::not_a_directory(directory) {
+        return Some(Cause::NotDirectory { path: quoted(file) });
     }
-    let missing = directory::missing(place)?;
-    let path = quoted(&missing);
-    Some(match missing.to_str() {
-        Some("/proc" | "/dev") => Cause::NoDirectoryInRoot { path },
-        _ if missing.file_name() == place.file_name()
-            && place.parent().is_some_and(|it| it.ends_with("dev")) =>
-        {
-            let path = Path::new("/dev").join(place.file_name()?);
-            (!path.exists()).then(|| Cause::NoDevice { path: quoted(path) })?
-        }
-        _ => Cause::NoDirectory { path },
-    })
+    if let Some(missing) = directory::missing(directory) {
+        let inside =
+            missing == Path::new("/proc") || missing == Path::new("/dev");
+        return Some(match inside {
+            true => Cause::NoDirectoryInRoot { path: quoted(missing) },
+            false => Cause::NoDirectory { path: quoted(directory) },
+        });
+    }
+    // In /dev itself we would be inside, and the host's out of sight.
+    parent.filter(|parent| *parent != Path::new("/dev"))?;
+    let host = Path::new("/dev").join(place.file_name()?);
+    (!host.exists()).then(|| Cause::NoDevice { path: quoted(host) })
 }
 
 fn no_new_proc() -> Option<Cause> {
     Some(match proc_mount::obstacle()? {
-        Obstacle::NoProc => Cause::ProcInvisible {},
         Obstacle::ReadOnly(point) => {
             Cause::ProcReadOnly { point: quoted(point) }
         }
@@ -326,7 +327,7 @@ fn not_pivotable(root: &Path) -> Option<Cause> {
     if top.kind == "rootfs" {
         return Some(Cause::RootIsInitramfs {});
     }
-    let new = mounts::holding(root);
+    let new = mounts::holding(&where_is(root)?);
     let shared = [new.as_ref(), Some(top)].into_iter().flatten();
     let shared = shared.filter(|one| one.shared);
     let mut causes = shared.map(|one| {
@@ -337,8 +338,15 @@ fn not_pivotable(root: &Path) -> Option<Cause> {
 }
 
 fn not_mount_point(root: &Path) -> Option<Cause> {
-    let root = root.canonicalize().ok()?;
+    let root = where_is(root)?;
     let mounts = mounts::all();
     let found = mounts.is_empty() || mounts.iter().any(|it| it.point == root);
     (!found).then(|| Cause::NotMountPoint { path: quoted(root) })
+}
+
+/// The root, which may be where we are by now: pivot_root(2) is called in it.
+fn where_is(root: &Path) -> Option<PathBuf> {
+    root.canonicalize()
+        .ok()
+        .or_else(|| env::current_dir().ok().filter(|here| here.ends_with(root)))
 }

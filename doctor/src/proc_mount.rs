@@ -8,8 +8,6 @@ use crate::mounts::{self, Mount};
 /// Why the proc that we have is not enough for a new one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Obstacle {
-    /// Our mount table has none.
-    NoProc,
     /// This mount hides a part of it, as Docker does.
     Masked(PathBuf),
     /// This one may only be read, and a new one could be written.
@@ -17,23 +15,20 @@ pub enum Obstacle {
 }
 
 /// What is wrong with each proc that we see; `None` when one of them is good,
-/// or when `/proc` does not tell.
+/// or when we see none: then nothing else can be seen either.
 pub fn obstacle() -> Option<Obstacle> {
     let mounts = mounts::all();
-    if mounts.is_empty() {
-        return None;
-    }
     let whole = |one: &&Mount| one.kind == "proc" && one.root == Path::new("/");
-    let mut found = Obstacle::NoProc;
+    let mut found = None;
     for proc in mounts.iter().filter(whole) {
         let mask = mounts.iter().find(|one| hides(one, proc));
-        found = match mask {
+        found = Some(match mask {
             Some(mask) => Obstacle::Masked(mask.point.clone()),
             None if proc.read_only() => Obstacle::ReadOnly(proc.point.clone()),
             None => return None,
-        };
+        });
     }
-    Some(found)
+    found
 }
 
 /// Some directories of proc are there to be mounted on and always empty:
