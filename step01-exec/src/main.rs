@@ -99,7 +99,7 @@ fn supervise(
     mut process: Child,
     mut signals: SignalsInfo<WithOrigin>,
 ) -> Result<u8> {
-    let pid = Pid::from_raw(process.id().cast_signed());
+    let pid = Pid::from_raw(process.id() as i32);
     loop {
         for origin in signals.wait() {
             match (origin.signal, origin.process) {
