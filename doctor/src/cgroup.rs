@@ -33,7 +33,11 @@ pub fn refused(path: &Path, errno: Errno) -> Option<Cause> {
         }
         Errno::ENOENT => not_mounted()
             .or_else(|| swap_not_counted(path))
-            .or_else(|| unavailable(controller(path)?)),
+            .or_else(|| match controller(path) {
+                Some(controller) => unavailable(controller),
+                // It may be any of them that cgroup.subtree_control misses.
+                None => CONTROLLERS.into_iter().find_map(unavailable),
+            }),
         Errno::EBUSY => occupied(path),
         _ => None,
     }
@@ -61,13 +65,19 @@ pub fn own(controller: &str) -> Option<(Mount, PathBuf)> {
         let mut names = fields.next()?.split(',');
         names.any(|name| name == controller).then(|| fields.next())?
     })?;
-    let mount = mounts::all().into_iter().find(|one| match controller {
-        "" => one.kind == "cgroup2",
-        _ => one.kind == "cgroup" && one.has(controller),
-    })?;
+    let mut mounts = mounts::all().into_iter();
+    let mount = mounts.find(|one| shows(one, controller))?;
     let below = Path::new(path).strip_prefix(&mount.root).ok()?;
     let group = mount.point.join(below);
     Some((mount, group))
+}
+
+/// Whether this is the hierarchy of this controller, see [`own`].
+fn shows(mount: &Mount, controller: &str) -> bool {
+    match controller {
+        "" => mount.kind == "cgroup2",
+        _ => mount.kind == "cgroup" && mount.has(controller),
+    }
 }
 
 fn not_mounted() -> Option<Cause> {
@@ -107,12 +117,16 @@ fn unavailable(controller: &str) -> Option<Cause> {
         (fields.first() == Some(&controller)).then_some(fields)
     })?;
     let controller = controller.to_owned();
+    let mounts = mounts::all();
+    let version = if line.get(1)? == &"0" { "" } else { &*controller };
     Some(match (*line.get(1)?, *line.get(3)?, unified) {
         (_, "0", _) => Cause::ControllerOff { controller },
         ("0", _, Some((_, group))) => {
             let group = quoted(group);
             Cause::ControllerNotDelegated { controller, group }
         }
+        // Mounted, but our own group is not in the part that we see.
+        _ if mounts.iter().any(|one| shows(one, version)) => return None,
         _ => Cause::ControllerNotMounted { controller },
     })
 }

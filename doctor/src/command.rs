@@ -91,11 +91,9 @@ fn missing_piece(file: &Path, links: u8) -> Option<Cause> {
 
 /// Why we may not execute this file, or its interpreter.
 fn not_permitted(file: &Path, links: u8) -> Option<Cause> {
-    if let Some(directory) = directory::closed(file.parent()?) {
-        return Some(Cause::DirectoryClosed {
-            path: quoted(directory),
-            uid: nix::unistd::geteuid().to_string(),
-        });
+    let closed = directory::closed_to_us(file.parent()?);
+    if closed.is_some() {
+        return closed;
     }
     if file.is_dir() {
         return Some(Cause::IsDirectory { file: quoted(file) });
@@ -119,13 +117,11 @@ fn not_permitted(file: &Path, links: u8) -> Option<Cause> {
 /// Which directory kept us from looking.
 fn closed(places: &[PathBuf], named: bool, command: &OsStr) -> Option<Cause> {
     let mut directories = places.iter().filter_map(|file| file.parent());
-    let directory = directories.find_map(directory::closed)?;
-    let uid = nix::unistd::geteuid().to_string();
-    let (path, command) = (quoted(directory), quoted(command));
-    Some(match named {
-        true => Cause::DirectoryClosed { path, uid },
-        false => Cause::PathClosed { directory: path, command },
-    })
+    if named {
+        return directories.find_map(directory::closed_to_us);
+    }
+    let directory = quoted(directories.find_map(directory::closed)?);
+    Some(Cause::PathClosed { directory, command: quoted(command) })
 }
 
 /// What is wrong with the contents of this file.

@@ -96,7 +96,7 @@ fn by_errno(stage: &Stage, errno: Errno) -> Option<Cause> {
         (Stage::Chroot(root), E::EPERM) => filter(Call::Chroot, errno)
             .or_else(restricted)
             .or_else(|| lacks(Capability::SysChroot))
-            .or_else(|| closed(root)),
+            .or_else(|| directory::closed_to_us(root)),
         (
             Stage::Chroot(root)
             | Stage::BindRoot(root)
@@ -108,7 +108,7 @@ fn by_errno(stage: &Stage, errno: Errno) -> Option<Cause> {
             | Stage::BindRoot(root)
             | Stage::PivotRoot(root),
             E::EACCES,
-        ) => closed(root).or_else(|| confined(errno)),
+        ) => directory::closed_to_us(root).or_else(|| confined(errno)),
 
         (Stage::MakeMountsPrivate, E::EINVAL) => {
             in_chroot("to make mounts private")
@@ -120,7 +120,9 @@ fn by_errno(stage: &Stage, errno: Errno) -> Option<Cause> {
             Stage::MountProc(place) | Stage::MakeDevice(place),
             E::ENOENT | E::ENOTDIR | E::ELOOP | E::EXDEV,
         ) => no_place(place),
-        (Stage::MountProc(_), E::EPERM | E::EACCES) => {
+        (Stage::MountProc(place), E::EACCES) => directory::closed_to_us(place)
+            .or_else(|| forbidden(Call::Mount, errno)),
+        (Stage::MountProc(_), E::EPERM) => {
             forbidden(Call::Mount, errno).or_else(no_new_proc)
         }
         (
@@ -212,8 +214,8 @@ fn no_user_namespace() -> Option<Cause> {
 
 fn not_mapped() -> Option<Cause> {
     let uid = geteuid().as_raw();
-    let ranges = status::mapped_uids()?;
-    let mapped = ranges.iter().any(|range| range.contains(&uid.into()));
+    let map = status::uid_map()?;
+    let mapped = map.iter().any(|range| range.outside(uid).is_some());
     (!mapped).then(|| Cause::NoMapping { uid: uid.to_string() })
 }
 
@@ -255,7 +257,7 @@ fn proc_read_only() -> Option<Cause> {
 fn no_setfcap(file: &str) -> Option<Cause> {
     let exception = file == "uid_map"
         && status::uid_at_start() == Some(0)
-        && status::mapped_uids().is_some_and(|ranges| ranges.is_empty())
+        && status::uid_map().is_some_and(|map| map.is_empty())
         && capabilities::effective(Capability::SysAdmin) == Some(true)
         && apparmor::profile().is_none();
     exception.then_some(Cause::NoSetFcap {})
@@ -269,38 +271,35 @@ fn no_root(root: &Path) -> Option<Cause> {
     Some(Cause::NoRoot { path })
 }
 
-fn closed(root: &Path) -> Option<Cause> {
-    let uid = status::uid_at_start().unwrap_or_else(|| geteuid().as_raw());
-    directory::closed(root).map(|directory| Cause::DirectoryClosed {
-        path: quoted(directory),
-        uid: uid.to_string(),
-    })
-}
-
 /// What is missing under the place where something should be mounted or made.
 fn no_place(place: &Path) -> Option<Cause> {
-    if let Ok(target) = place.read_link() {
-        let (path, target) = (quoted(place), quoted(target));
-        return Some(Cause::LinkInRoot { path, target });
-    }
     // A device is no directory, and yet has to be in one.
     let parent = place.parent().filter(|parent| parent.ends_with("dev"));
     let directory = parent.unwrap_or(place);
+    let usable = directory.is_dir();
+    // Inside already: what is at these paths outside is the host's.
+    if directory == Path::new("/proc") || directory == Path::new("/dev") {
+        let path = quoted(directory);
+        if !usable {
+            return Some(Cause::NoDirectoryInRoot { path });
+        }
+    }
+    if let Ok(target) = directory.read_link() {
+        let (path, target) = (quoted(directory), quoted(target));
+        return Some(Cause::LinkInRoot { path, target });
+    }
     if let Some(file) = directory::not_a_directory(directory) {
         return Some(Cause::NotDirectory { path: quoted(file) });
     }
-    if let Some(missing) = directory::missing(directory) {
-        let inside =
-            missing == Path::new("/proc") || missing == Path::new("/dev");
-        return Some(match inside {
-            true => Cause::NoDirectoryInRoot { path: quoted(missing) },
-            false => Cause::NoDirectory { path: quoted(directory) },
-        });
+    if !usable {
+        directory::missing(directory)?;
+        return Some(Cause::NoDirectory { path: quoted(directory) });
     }
-    // In /dev itself we would be inside, and the host's out of sight.
-    parent.filter(|parent| *parent != Path::new("/dev"))?;
-    let host = Path::new("/dev").join(place.file_name()?);
-    (!host.exists()).then(|| Cause::NoDevice { path: quoted(host) })
+    // Right after pivot_root(2) the old root is above ours; at any other time
+    // nothing is.
+    let host = Path::new("/../dev").join(parent.and(place.file_name())?);
+    let path = Path::new("/dev").join(place.file_name()?);
+    (!host.exists()).then(|| Cause::NoDevice { path: quoted(path) })
 }
 
 fn no_new_proc() -> Option<Cause> {

@@ -5,7 +5,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::unistd::{AccessFlags, eaccess};
+use nix::unistd::{AccessFlags, eaccess, geteuid};
+
+use crate::cause::{Cause, quoted};
+use crate::status;
 
 /// The first part of this path that does not exist.
 pub fn missing(path: &Path) -> Option<PathBuf> {
@@ -28,6 +31,13 @@ pub fn closed(path: &Path) -> Option<PathBuf> {
     parts.find(|part| {
         part.is_dir() && eaccess(part, AccessFlags::X_OK) == Err(Errno::EACCES)
     })
+}
+
+/// The same as a cause.
+pub(crate) fn closed_to_us(path: &Path) -> Option<Cause> {
+    let path = quoted(closed(path)?);
+    let uid = status::uid_outside().unwrap_or_else(|| geteuid().as_raw());
+    Some(Cause::DirectoryClosed { path, uid: uid.to_string() })
 }
 
 /// `a`, `a/b`, `a/b/c`, with where we are or `/` before them.

@@ -1,7 +1,8 @@
 //! What the kernel says about this process.
 
 use std::fs;
-use std::ops::RangeInclusive;
+
+use nix::unistd::geteuid;
 
 /// A line of `/proc/self/status`, see proc_pid_status(5).
 pub fn field(name: &str) -> Option<String> {
@@ -47,17 +48,40 @@ pub fn uid_at_start() -> Option<u32> {
     u32::try_from(word(&entry[WORD..])?).ok()
 }
 
+/// A line of `/proc/self/uid_map`, see user_namespaces(7).
+#[derive(Clone, Copy, Debug)]
+pub struct UidRange {
+    inside: u32,
+    outside: u32,
+    length: u32,
+}
+
+impl UidRange {
+    /// Who this user is outside of our user namespace.
+    pub fn outside(&self, uid: u32) -> Option<u32> {
+        let offset = uid.checked_sub(self.inside)?;
+        (offset < self.length).then(|| self.outside.saturating_add(offset))
+    }
+}
+
 /// The users who exist in our user namespace; an empty list as long as
-/// nobody has written the map. See user_namespaces(7).
-pub fn mapped_uids() -> Option<Vec<RangeInclusive<u64>>> {
+/// nobody has written the map.
+pub fn uid_map() -> Option<Vec<UidRange>> {
     let map = fs::read_to_string("/proc/self/uid_map").ok()?;
     let range = |line: &str| {
-        let mut numbers = line.split_whitespace();
-        let first: u64 = numbers.next()?.parse().ok()?;
-        let length: u64 = numbers.nth(1)?.parse().ok()?;
-        Some(first..=first + length.checked_sub(1)?)
+        let mut numbers = line.split_whitespace().map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(UidRange { inside: next()?, outside: next()?, length: next()? })
     };
     map.lines().map(range).collect()
+}
+
+/// Who we are to the files of the host, as far as that can be told.
+pub fn uid_outside() -> Option<u32> {
+    let uid = geteuid().as_raw();
+    let map = uid_map()?;
+    let outside = map.iter().find_map(|range| range.outside(uid));
+    outside.or_else(uid_at_start)
 }
 
 /// A set of capabilities or signals as `/proc` writes it.

@@ -440,10 +440,14 @@ fn roots() {
         "DirectoryClosed",
         &format!("{closed}; $USER unshare -Urm $FAIL chroot closed/fs"),
     );
-    holds(&hint, "uid 0 through: `chmod o+x closed`");
+    holds(&hint, "uid 54321 through: `chmod o+x closed`");
     root_sees(
         "DirectoryClosed",
         &format!("{closed}; $USER unshare -Urm $FAIL bind closed/fs"),
+    );
+    root_sees(
+        "DirectoryClosed",
+        &format!("{closed}; $USER unshare -Urmp $FAIL proc closed/fs"),
     );
 }
 
