@@ -140,8 +140,8 @@ fn has_cap_sys_admin() -> Result<bool> {
 
 /// A line of `/proc/self/status`, see proc_pid_status(5).
 fn own_status(name: &str) -> Result<String> {
-    let status = fs::read_to_string("/proc/self/status")
-        .context("cannot read /proc/self/status")?;
+    let status =
+        fs::read_to_string("/proc/self/status").context(Stage::ReadStatus)?;
     let value = status.lines().find_map(|line| line.strip_prefix(name));
     let value = value.with_context(|| format!("no {name} for ourselves"))?;
     Ok(value.trim().to_owned())

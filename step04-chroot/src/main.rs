@@ -65,6 +65,10 @@ enum Half {
 const NAMESPACES: CloneFlags =
     CloneFlags::CLONE_NEWUTS.union(CloneFlags::CLONE_NEWPID);
 
+/// Where the command is looked up, inside the new root.
+const PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.half {
@@ -172,8 +176,8 @@ fn has_cap_sys_admin() -> Result<bool> {
 
 /// A line of `/proc/self/status`, see proc_pid_status(5).
 fn own_status(name: &str) -> Result<String> {
-    let status = fs::read_to_string("/proc/self/status")
-        .context("cannot read /proc/self/status")?;
+    let status =
+        fs::read_to_string("/proc/self/status").context(Stage::ReadStatus)?;
     let value = status.lines().find_map(|line| line.strip_prefix(name));
     let value = value.with_context(|| format!("no {name} for ourselves"))?;
     Ok(value.trim().to_owned())
@@ -215,10 +219,8 @@ fn enter_root(root: &Path) -> Result<()> {
 }
 
 /// The command's environment: of the host's it gets the terminal's type only.
-/// PATH is where the command itself is looked up, in the new root.
 fn environment() -> Vec<(&'static str, OsString)> {
-    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let mut variables = vec![("PATH", path.into()), ("HOME", "/root".into())];
+    let mut variables = vec![("PATH", PATH.into()), ("HOME", "/root".into())];
     variables.extend(env::var_os("TERM").map(|term| ("TERM", term)));
     variables
 }
@@ -282,7 +284,8 @@ fn cannot_run(program: &OsString, error: io::Error) -> u8 {
         io::ErrorKind::WouldBlock => 125,
         _ => 126,
     };
-    report(&Error::new(error).context(Stage::Exec(program.clone())));
+    let stage = Stage::ExecInRoot(program.clone(), PATH.into());
+    report(&Error::new(error).context(stage));
     status
 }
 
