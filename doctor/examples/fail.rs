@@ -54,9 +54,10 @@ fn attempt(words: &mut Vec<&OsStr>) -> Result<()> {
                 words.drain(..1);
                 continue;
             }
-            "path" => {
+            "inside" => {
                 return exec(words.get(2).copied(), words.get(1).copied());
             }
+
             "exec" => return exec(words.get(1).copied(), None),
             "spawn" => return spawn(words.get(1).copied()),
             _ => break,
@@ -156,14 +157,18 @@ fn perform(stage: &Stage, words: &[&OsStr]) -> Result<()> {
     Ok(())
 }
 
-/// The last step of them all, with our own PATH or with another one.
-fn exec(program: Option<&OsStr>, path: Option<&OsStr>) -> Result<()> {
+/// The last step of them all, in our own root or in another one.
+fn exec(program: Option<&OsStr>, root: Option<&OsStr>) -> Result<()> {
     let program = program.context("a command is missing")?;
     let mut command = Command::new(program);
-    let stage = match path {
-        Some(path) => {
+    let stage = match root {
+        Some(root) => {
+            let path = "/usr/bin:/bin:/";
+            chroot(root)?;
+            env::set_current_dir("/")?;
             command.env("PATH", path);
-            Stage::ExecInRoot(program.into(), path.into())
+            let (command, root) = (program.into(), root.into());
+            Stage::ExecInRoot { command, root, path: path.into() }
         }
         None => Stage::Exec(program.into()),
     };

@@ -125,7 +125,10 @@ causes! {
          --cap-add SETFCAP …`)";
 
     /// Everywhere else that a capability is asked for.
-    NoCapability { capability: "CAP_SYS_ADMIN", way_out: "run it with `sudo …`" } =
+    NoCapability {
+        capability: "CAP_SYS_ADMIN",
+        way_out: "run it as root with `sudo …`"
+    } =
         "this process lacks {capability}: {way_out}";
 
     // The process.
@@ -310,38 +313,44 @@ causes! {
          install it";
 
     /// The host's programs are not there.
-    CommandNotInRoot { command: "vim", path: "/usr/bin:/bin" } =
-        "{command} is looked up inside the root, where no directory of PATH \
-         has it ({path}): `ls /bin` inside shows what there is, and a program \
-         of the host has to be copied in with its libraries";
+    CommandNotInRoot {
+        command: "vim",
+        path: "/usr/bin:/bin",
+        bin: "fs/bin"
+    } = "{command} is looked up inside the root, where no directory of PATH \
+         has it ({path}): `ls {bin}` shows what there is, and a program of the \
+         host has to be copied there with its libraries";
 
     /// And not to a file that is there.
-    DanglingLink { file: "/bin/sh", target: "/bin/dash" } =
-        "{file} is a symbolic link to {target}, which does not exist inside \
-         this root: copy that too";
+    DanglingLink { file: "fs/bin/sh", target: "fs/bin/dash" } =
+        "{file} is a symbolic link and leads to {target}, which does not \
+         exist: put the program there";
 
     /// The `#!` line names it.
-    MissingInterpreter { file: "/hello", interpreter: "/bin/bash" } =
+    MissingInterpreter { file: "fs/hello", interpreter: "fs/bin/bash" } =
         "{file} is there, but {interpreter}, which its `#!` line names, is \
          not: copy that too, or `sed -i '1s|.*|#!/bin/sh|' {file}`";
 
     /// The classic after copying only the binary.
-    MissingLoader { file: "/bin/bash", loader: "/lib64/ld-linux-x86-64.so.2" } =
+    MissingLoader {
+        file: "fs/bin/bash",
+        loader: "fs/lib64/ld-linux-x86-64.so.2"
+    } =
         "{file} is there, but {loader}, which loads it, is not: copy that \
-         too, with the libraries that `ldd {file}` lists outside";
+         too, with the libraries that `ldd {file}` lists";
 
     /// No `x` for us.
-    NotExecutable { file: "/hello.sh" } =
+    NotExecutable { file: "fs/hello.sh" } =
         "{file} may not be executed: `chmod +x {file}`";
 
     /// Not a program.
-    IsDirectory { file: "/bin" } =
+    IsDirectory { file: "fs/bin" } =
         "{file} is a directory: name a program in it, `ls {file}` shows them";
 
     /// The mount forbids it.
-    NoexecMount { file: "/tmp/hello", point: "/tmp" } =
-        "{file} is on {point}, which is mounted noexec: copy it elsewhere, or \
-         `mount -o remount,exec {point}` as root";
+    NoexecMount { file: "/tmp/hello" } =
+        "{file} is on a file system that is mounted noexec, as `findmnt -T \
+         {file}` shows: copy it to another one";
 
     /// One such directory turns "not found" into "permission denied".
     PathClosed { directory: "/root/bin", command: "hello" } =
@@ -349,14 +358,18 @@ causes! {
          has {command}: give its path, or take {directory} out of PATH";
 
     /// Made for another machine.
-    ForeignArchitecture { file: "/hello", theirs: "ARM AARCH64", ours: "AMD x86-64" } =
+    ForeignArchitecture {
+        file: "fs/hello",
+        theirs: "ARM 64-bit architecture",
+        ours: "AMD x86-64 architecture"
+    } =
         "{file} is made for {theirs} and this machine is {ours}: take the one \
          that is made for it (`docker pull --platform`, `rustup target add`)";
 
     /// Neither a program nor a script.
-    NoInterpreterLine { file: "/hello" } =
-        "{file} is no ELF program and has no `#!` line: run it with `/bin/sh \
-         {file}`, or put `#!/bin/sh` on its first line";
+    NoInterpreterLine { file: "fs/hello" } =
+        "{file} is no ELF program and has no `#!` line: `sed -i '1i \
+         #!/bin/sh' {file}` if it is meant for the shell";
 }
 
 /// A path or name as a shell takes it and on one line.

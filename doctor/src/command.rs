@@ -10,139 +10,164 @@ use std::path::{Path, PathBuf};
 use elf::endian::AnyEndian;
 use elf::{ElfStream, abi, to_str};
 use nix::errno::Errno;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::cause::{Cause, quoted};
 use crate::directory;
-use crate::mounts;
 
-/// Why this command failed; `inside` is the PATH of the root that it was
-/// looked up in, unless it was our own.
-pub fn failed(
-    command: &OsStr,
-    inside: Option<&OsStr>,
-    errno: Errno,
-) -> Option<Cause> {
-    let path = match inside {
-        Some(path) => path.to_owned(),
-        None => env::var_os("PATH").unwrap_or_default(),
-    };
-    let named = command.as_bytes().contains(&b'/');
-    let places: Vec<PathBuf> = match named {
-        true => vec![command.into()],
-        false => env::split_paths(&path).map(|dir| dir.join(command)).collect(),
-    };
-    let there = |file: &&PathBuf| fs::symlink_metadata(file).is_ok();
-    let mut found = places.iter().filter(there);
-    match errno {
-        Errno::ENOENT => match found.next() {
-            Some(file) => missing_piece(file, 0),
-            None if named => None,
-            None => Some(not_found(command, &path, inside.is_some())),
-        },
-        Errno::EACCES => found
-            .find_map(|file| not_permitted(file, 0))
-            .or_else(|| closed(&places, named, command)),
-        Errno::ENOEXEC => found.find_map(|file| not_a_program(file)),
-        _ => None,
-    }
-}
-
-fn not_found(command: &OsStr, path: &OsStr, inside: bool) -> Cause {
-    let (command, path) = (quoted(command), quoted(path));
-    match inside {
-        true => Cause::CommandNotInRoot { command, path },
-        false => Cause::CommandNotFound { command, path },
-    }
+/// A command as it was looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup<'a> {
+    /// Its name, or its path.
+    pub command: &'a OsStr,
+    /// What our root is called outside, and the PATH inside, when both are
+    /// not our caller's.
+    pub inside: Option<(&'a Path, &'a OsStr)>,
 }
 
 /// A program needs its loader and a script its interpreter, which is in turn
 /// a program or a script: the kernel follows four of them.
 const CHAIN: u8 = 4;
 
-/// What this file needs and does not find.
-fn missing_piece(file: &Path, links: u8) -> Option<Cause> {
-    if !file.exists() {
-        let target = quoted(fs::read_link(file).ok()?);
-        return Some(Cause::DanglingLink { file: quoted(file), target });
+impl Lookup<'_> {
+    /// Why the command cannot be executed.
+    pub fn failed(self, errno: Errno) -> Option<Cause> {
+        let named = self.command.as_bytes().contains(&b'/');
+        let places: Vec<PathBuf> = match named {
+            true => vec![self.command.into()],
+            false => env::split_paths(&self.path())
+                .map(|directory| directory.join(self.command))
+                .collect(),
+        };
+        let there = |file: &&PathBuf| fs::symlink_metadata(file).is_ok();
+        let mut found = places.iter().filter(there);
+        match errno {
+            Errno::ENOENT => match found.next() {
+                Some(file) => self.missing_piece(file, 0),
+                None if named => None,
+                None => Some(self.not_found()),
+            },
+            Errno::EACCES => found
+                .find_map(|file| self.not_permitted(file, 0))
+                .or_else(|| self.closed(&places, named)),
+            Errno::ENOEXEC => found.find_map(|file| self.not_a_program(file)),
+            _ => None,
+        }
     }
-    let missing = |path: &Path| fs::symlink_metadata(path).is_err();
-    if let Some(interpreter) = interpreter(file) {
-        if missing(&interpreter) {
-            return Some(Cause::MissingInterpreter {
-                file: quoted(file),
-                interpreter: quoted(interpreter),
+
+    fn path(self) -> OsString {
+        match self.inside {
+            Some((_, path)) => path.to_owned(),
+            None => env::var_os("PATH").unwrap_or_default(),
+        }
+    }
+
+    /// A file as it is called where it can be mended: outside.
+    fn shown(self, file: &Path) -> String {
+        match self.inside {
+            Some((root, _)) => {
+                quoted(root.join(file.strip_prefix("/").unwrap_or(file)))
+            }
+            None => quoted(file),
+        }
+    }
+
+    fn not_found(self) -> Cause {
+        let (command, path) = (quoted(self.command), quoted(self.path()));
+        match self.inside {
+            Some((root, _)) => {
+                let bin = quoted(root.join("bin"));
+                Cause::CommandNotInRoot { command, path, bin }
+            }
+            None => Cause::CommandNotFound { command, path },
+        }
+    }
+
+    /// What this file needs and does not find.
+    fn missing_piece(self, file: &Path, links: u8) -> Option<Cause> {
+        if !file.exists() {
+            return self.dangling(file);
+        }
+        let missing = |path: &Path| fs::symlink_metadata(path).is_err();
+        if let Some(interpreter) = interpreter(file) {
+            if missing(&interpreter) {
+                let interpreter = self.shown(&interpreter);
+                let file = self.shown(file);
+                return Some(Cause::MissingInterpreter { file, interpreter });
+            }
+            return (links < CHAIN)
+                .then(|| self.missing_piece(&interpreter, links + 1))?;
+        }
+        let loader = loader(file)?;
+        if missing(&loader) {
+            let (file, loader) = (self.shown(file), self.shown(&loader));
+            return Some(Cause::MissingLoader { file, loader });
+        }
+        (!loader.exists()).then(|| self.dangling(&loader))?
+    }
+
+    fn dangling(self, link: &Path) -> Option<Cause> {
+        let target = fs::read_link(link).ok()?;
+        // Relative to where the link is, absolute inside the root.
+        let target = link.parent()?.join(target);
+        let (file, target) = (self.shown(link), self.shown(&target));
+        Some(Cause::DanglingLink { file, target })
+    }
+
+    /// Why we may not execute this file, or its interpreter.
+    fn not_permitted(self, file: &Path, links: u8) -> Option<Cause> {
+        let shown = self.shown(file);
+        if directory::closed(file.parent()?).is_some() {
+            return self.closed(&[file.to_owned()], true);
+        }
+        if file.is_dir() {
+            return Some(Cause::IsDirectory { file: shown });
+        }
+        if eaccess(file, AccessFlags::X_OK) == Err(Errno::EACCES) {
+            let flags = statvfs(file).ok()?.flags();
+            return Some(match flags.contains(FsFlags::ST_NOEXEC) {
+                true => Cause::NoexecMount { file: shown },
+                false => Cause::NotExecutable { file: shown },
             });
         }
-        return (links < CHAIN)
-            .then(|| missing_piece(&interpreter, links + 1))?;
+        let interpreter = interpreter(file).or_else(|| loader(file))?;
+        (links < CHAIN).then(|| self.not_permitted(&interpreter, links + 1))?
     }
-    let loader = loader(file)?;
-    if missing(&loader) {
-        let (file, loader) = (quoted(file), quoted(loader));
-        return Some(Cause::MissingLoader { file, loader });
-    }
-    let target = fs::read_link(&loader).ok()?;
-    (!loader.exists()).then(|| Cause::DanglingLink {
-        file: quoted(loader),
-        target: quoted(target),
-    })
-}
 
-/// Why we may not execute this file, or its interpreter.
-fn not_permitted(file: &Path, links: u8) -> Option<Cause> {
-    let closed = directory::closed_to_us(file.parent()?);
-    if closed.is_some() {
-        return closed;
+    /// Which directory kept us from looking.
+    fn closed(self, places: &[PathBuf], named: bool) -> Option<Cause> {
+        let mut directories = places.iter().filter_map(|file| file.parent());
+        let directory = directories.find_map(directory::closed)?;
+        let (path, command) = (self.shown(&directory), quoted(self.command));
+        Some(match named {
+            true => Cause::DirectoryClosed { path, uid: directory::us() },
+            false => Cause::PathClosed { directory: path, command },
+        })
     }
-    if file.is_dir() {
-        return Some(Cause::IsDirectory { file: quoted(file) });
-    }
-    if eaccess(file, AccessFlags::X_OK) == Err(Errno::EACCES) {
-        let mount = mounts::holding(file);
-        let noexec =
-            mount.filter(|it| it.options.split(',').any(|it| it == "noexec"));
-        return Some(match noexec {
-            Some(mount) => Cause::NoexecMount {
-                file: quoted(file),
-                point: quoted(mount.point),
-            },
-            None => Cause::NotExecutable { file: quoted(file) },
-        });
-    }
-    let interpreter = interpreter(file).or_else(|| loader(file))?;
-    (links < CHAIN).then(|| not_permitted(&interpreter, links + 1))?
-}
 
-/// Which directory kept us from looking.
-fn closed(places: &[PathBuf], named: bool, command: &OsStr) -> Option<Cause> {
-    let mut directories = places.iter().filter_map(|file| file.parent());
-    if named {
-        return directories.find_map(directory::closed_to_us);
+    /// What is wrong with the contents of this file.
+    fn not_a_program(self, file: &Path) -> Option<Cause> {
+        let start = start(file)?;
+        if !start.starts_with(&abi::ELFMAGIC) {
+            let script = start.starts_with(b"#!");
+            return (!script)
+                .then(|| Cause::NoInterpreterLine { file: self.shown(file) });
+        }
+        let theirs = parse(file)?.ehdr.e_machine;
+        let ours = machine()?;
+        let name = |machine| {
+            to_str::e_machine_to_human_str(machine).map_or_else(
+                || to_str::e_machine_to_string(machine),
+                str::to_owned,
+            )
+        };
+        (theirs != ours).then(|| Cause::ForeignArchitecture {
+            file: self.shown(file),
+            theirs: name(theirs),
+            ours: name(ours),
+        })
     }
-    let directory = quoted(directories.find_map(directory::closed)?);
-    Some(Cause::PathClosed { directory, command: quoted(command) })
-}
-
-/// What is wrong with the contents of this file.
-fn not_a_program(file: &Path) -> Option<Cause> {
-    let start = start(file)?;
-    if !start.starts_with(&abi::ELFMAGIC) {
-        let script = start.starts_with(b"#!");
-        return (!script)
-            .then(|| Cause::NoInterpreterLine { file: quoted(file) });
-    }
-    let theirs = parse(file)?.ehdr.e_machine;
-    let ours = machine()?;
-    let name = |machine| {
-        to_str::e_machine_to_human_str(machine)
-            .map_or_else(|| to_str::e_machine_to_string(machine), str::to_owned)
-    };
-    (theirs != ours).then(|| Cause::ForeignArchitecture {
-        file: quoted(file),
-        theirs: name(theirs),
-        ours: name(ours),
-    })
 }
 
 /// As much of the file as the kernel looks at.

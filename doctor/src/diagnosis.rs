@@ -1,6 +1,7 @@
 //! From a failed stage and its errno to the cause.
 
 use std::env;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ use crate::capabilities::{self, Capability};
 use crate::cause::{Cause, quoted};
 use crate::cgroup;
 use crate::chroot;
-use crate::command;
+use crate::command::Lookup;
 use crate::directory;
 use crate::limits;
 use crate::mounts;
@@ -28,8 +29,12 @@ use crate::sysctls;
 /// Why `error` happened on this machine; `None` when nothing was seen that
 /// explains it. Call it right after the failure, in the same process.
 pub fn cause(error: &Error) -> Option<Cause> {
+    let errno = errno(error);
+    if errno == Some(Errno::EMFILE) {
+        return limits::open_files();
+    }
     let stage = error.downcast_ref::<Stage>()?;
-    match errno(error) {
+    match errno {
         Some(errno) => by_errno(stage, errno),
         None if *stage == Stage::FindCgroup => cgroup::not_found(),
         None => None,
@@ -51,13 +56,12 @@ fn errno(error: &Error) -> Option<Errno> {
 fn by_errno(stage: &Stage, errno: Errno) -> Option<Cause> {
     use Errno as E;
     match (stage, errno) {
-        (_, E::EMFILE) => limits::open_files(),
         (Stage::StartChild, E::EAGAIN)
-        | (Stage::Exec(_) | Stage::ExecInRoot(..), E::EAGAIN) => {
+        | (Stage::Exec(_) | Stage::ExecInRoot { .. }, E::EAGAIN) => {
             limits::processes()
         }
         (Stage::StartChild, E::E2BIG)
-        | (Stage::Exec(_) | Stage::ExecInRoot(..), E::E2BIG) => {
+        | (Stage::Exec(_) | Stage::ExecInRoot { .. }, E::E2BIG) => {
             limits::arguments()
         }
 
@@ -137,9 +141,10 @@ fn by_errno(stage: &Stage, errno: Errno) -> Option<Cause> {
         (Stage::FindCgroup, _) => cgroup::not_found(),
         (Stage::Cgroup(path), errno) => cgroup::refused(path, errno),
 
-        (Stage::Exec(program), errno) => command::failed(program, None, errno),
-        (Stage::ExecInRoot(program, path), errno) => {
-            command::failed(program, Some(path), errno)
+        (Stage::Exec(command), errno) => not_runnable(command, errno),
+        (Stage::ExecInRoot { command, root, path }, errno) => {
+            let inside = Some((&**root, &**path));
+            Lookup { command, inside }.failed(errno)
         }
 
         _ => None,
@@ -269,6 +274,13 @@ fn no_root(root: &Path) -> Option<Cause> {
     }
     let path = quoted(directory::missing(root)?);
     Some(Cause::NoRoot { path })
+}
+
+/// A `chmod` of what is wrong here would change another file when our root is
+/// not our caller's. It may not be when `/proc` shows us as PID 1, or nothing.
+fn not_runnable(command: &OsStr, errno: Errno) -> Option<Cause> {
+    let pid = status::field("Pid").filter(|pid| pid != "1");
+    pid.and_then(|_| Lookup { command, inside: None }.failed(errno))
 }
 
 /// What is missing under the place where something should be mounted or made.

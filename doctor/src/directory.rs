@@ -36,8 +36,13 @@ pub fn closed(path: &Path) -> Option<PathBuf> {
 /// The same as a cause.
 pub(crate) fn closed_to_us(path: &Path) -> Option<Cause> {
     let path = quoted(closed(path)?);
-    let uid = status::uid_outside().unwrap_or_else(|| geteuid().as_raw());
-    Some(Cause::DirectoryClosed { path, uid: uid.to_string() })
+    Some(Cause::DirectoryClosed { path, uid: us() })
+}
+
+/// Who it is that is not let through.
+pub(crate) fn us() -> String {
+    let uid = status::uid_outside();
+    uid.unwrap_or_else(|| geteuid().as_raw()).to_string()
 }
 
 /// `a`, `a/b`, `a/b/c`, with where we are or `/` before them.

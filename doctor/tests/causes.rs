@@ -663,26 +663,43 @@ fn groups_with_processes() {
 
 // The command.
 
+/// What follows happens inside `fs`, with `$FAIL inside fs`, as root of a user
+/// namespace.
+fn inside(setup: &str, attempt: &str) -> String {
+    format!(
+        "mkdir -p fs/bin; cd fs; {setup}; cd ..
+        unshare -Ur $FAIL inside fs {attempt}"
+    )
+}
+
 #[test]
 fn command_not_found() {
     let hint = user_sees("CommandNotFound", "PATH=/bin:. $FAIL exec 'no such'");
     holds(&hint, "PATH has 'no such' (/bin:.)");
-    let hint = user_sees("CommandNotInRoot", "$FAIL path /bin:/sbin nosuch");
-    holds(&hint, "has it (/bin:/sbin)");
+    let hint = user_sees("CommandNotInRoot", &inside(":", "nosuch"));
+    holds(&hint, "has it (/usr/bin:/bin:/): `ls fs/bin` shows");
     user_sees("None", "$FAIL exec ./nosuch");
+    // Whose PATH was it, and whose root is this?
+    user_sees("None", "unshare -Urmpf --mount-proc $FAIL exec nosuch");
+    root_sees("None", "umount -l /proc; $FAIL exec nosuch");
 }
 
 #[test]
 fn pieces_missing() {
     let hint = user_sees("DanglingLink", "ln -s /no/sh sh; $FAIL exec ./sh");
-    holds(&hint, "./sh is a symbolic link to /no/sh");
+    holds(&hint, "./sh is a symbolic link and leads to /no/sh, which");
+    let link = inside("ln -s /no/sh bin/sh; ln -s ../no bin/no", "sh");
+    let hint = user_sees("DanglingLink", &link);
+    holds(&hint, "fs/bin/sh is a symbolic link and leads to fs/no/sh, which");
     let script = "printf '#! /no/bash -e\\n' > script; chmod +x script";
     let hint = user_sees(
         "MissingInterpreter",
         &format!("{script}; $FAIL exec ./script"),
     );
-    holds(&hint, "but /no/bash, which its `#!` line names");
-    user_sees("MissingInterpreter", &format!("{script}; $FAIL path . script"));
+    holds(&hint, "./script is there, but /no/bash, which its `#!` line names");
+    let hint = user_sees("MissingInterpreter", &inside(script, "/script"));
+    holds(&hint, "fs/script is there, but fs/no/bash, which");
+    user_sees("MissingInterpreter", &inside(script, "script"));
     // An interpreter that is a script of its own, one step further.
     let hint = user_sees(
         "MissingInterpreter",
@@ -693,25 +710,20 @@ fn pieces_missing() {
     );
     holds(&hint, "DIR/script is there, but /no/bash");
     // The classic: only the program is copied.
-    let hint = user_sees(
-        "MissingLoader",
-        "unshare -Urm sh -c '
-        loader=$(ldd fail | grep -o \"/[^ ]*ld-[^ ]*\")
-        mkdir t; mount -t tmpfs t t; touch t/none
-        sed \"s|$loader|$(echo $loader | sed s/ld-/LD-/)|\" fail > copy
-        chmod +x copy; $FAIL exec ./copy'",
-    );
-    holds(&hint, "./copy is there, but /lib");
-    holds(&hint, "`ldd ./copy`");
+    let classic = inside("cp $FAIL bin/", "/bin/fail");
+    let hint = user_sees("MissingLoader", &classic);
+    holds(&hint, "fs/bin/fail is there, but fs/lib");
+    holds(&hint, "`ldd fs/bin/fail`");
 }
 
 #[test]
 fn not_executable() {
     let script = "echo '#!/bin/sh' > script";
-    let hint =
-        user_sees("NotExecutable", &format!("{script}; $FAIL exec ./script"));
+    let run = format!("{script}; $FAIL exec ./script");
+    let hint = user_sees("NotExecutable", &run);
     holds(&hint, "`chmod +x ./script`");
-    user_sees("NotExecutable", &format!("{script}; $FAIL path . script"));
+    let hint = user_sees("NotExecutable", &inside(script, "script"));
+    holds(&hint, "`chmod +x fs/script`");
     user_sees(
         "NotExecutable",
         &format!(
@@ -720,13 +732,20 @@ fn not_executable() {
         ),
     );
     user_sees("IsDirectory", "$FAIL exec /usr");
+    let hint = user_sees("IsDirectory", &inside(":", "/bin"));
+    holds(&hint, "`ls fs/bin`");
     let hint = user_sees(
         "NoexecMount",
         "unshare -Urm sh -c '
         mkdir m; mount -t tmpfs -o noexec m m; cp fail m/
         $FAIL exec m/fail'",
     );
-    holds(&hint, "`mount -o remount,exec DIR/m`");
+    holds(&hint, "`findmnt -T m/fail`");
+    user_sees(
+        "NoexecMount",
+        "mkdir fs; unshare -Urm sh -c '
+        mount -t tmpfs -o noexec m fs; cp fail fs/; $FAIL inside fs fail'",
+    );
     let closed = "mkdir closed; chmod 0 closed; trap 'rmdir closed' EXIT";
     let hint = user_sees(
         "PathClosed",
@@ -744,7 +763,7 @@ fn not_a_program() {
         "NoInterpreterLine",
         "echo echo hi > script; chmod +x script; $FAIL spawn ./script",
     );
-    holds(&hint, "`/bin/sh ./script`");
+    holds(&hint, "`sed -i '1i #!/bin/sh' ./script`");
     // An ELF header, of a machine that none of ours is.
     let hint = user_sees(
         "ForeignArchitecture",
