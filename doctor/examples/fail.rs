@@ -54,7 +54,7 @@ fn attempt(words: &mut Vec<&OsStr>) -> Result<()> {
                 words.drain(..1);
                 continue;
             }
-            "inside" => {
+            "--rootfs" => {
                 return exec(words.get(2).copied(), words.get(1).copied());
             }
 
@@ -167,8 +167,7 @@ fn exec(program: Option<&OsStr>, root: Option<&OsStr>) -> Result<()> {
             chroot(root)?;
             env::set_current_dir("/")?;
             command.env("PATH", path);
-            let (command, root) = (program.into(), root.into());
-            Stage::ExecInRoot { command, root, path: path.into() }
+            Stage::ExecInRoot(program.into(), path.into())
         }
         None => Stage::Exec(program.into()),
     };

@@ -57,11 +57,11 @@ fn by_errno(stage: &Stage, errno: Errno) -> Option<Cause> {
     use Errno as E;
     match (stage, errno) {
         (Stage::StartChild, E::EAGAIN)
-        | (Stage::Exec(_) | Stage::ExecInRoot { .. }, E::EAGAIN) => {
+        | (Stage::Exec(_) | Stage::ExecInRoot(..), E::EAGAIN) => {
             limits::processes()
         }
         (Stage::StartChild, E::E2BIG)
-        | (Stage::Exec(_) | Stage::ExecInRoot { .. }, E::E2BIG) => {
+        | (Stage::Exec(_) | Stage::ExecInRoot(..), E::E2BIG) => {
             limits::arguments()
         }
 
@@ -142,9 +142,9 @@ fn by_errno(stage: &Stage, errno: Errno) -> Option<Cause> {
         (Stage::Cgroup(path), errno) => cgroup::refused(path, errno),
 
         (Stage::Exec(command), errno) => not_runnable(command, errno),
-        (Stage::ExecInRoot { command, root, path }, errno) => {
-            let inside = Some((&**root, &**path));
-            Lookup { command, inside }.failed(errno)
+        (Stage::ExecInRoot(command, path), errno) => {
+            let root = root_outside();
+            Lookup { command, inside: Some((&root, path)) }.failed(errno)
         }
 
         _ => None,
@@ -274,6 +274,15 @@ fn no_root(root: &Path) -> Option<Cause> {
     }
     let path = quoted(directory::missing(root)?);
     Some(Cause::NoRoot { path })
+}
+
+/// What our root is called outside: `--rootfs`, which is `fs` by default, is
+/// the same for all steps and for both of their halves.
+fn root_outside() -> PathBuf {
+    let mut arguments = env::args_os().skip(1);
+    let named = arguments.find(|argument| argument == "--rootfs");
+    let root = named.and_then(|_| arguments.next());
+    root.unwrap_or_else(|| "fs".into()).into()
 }
 
 /// A `chmod` of what is wrong here would change another file when our root is

@@ -41,16 +41,8 @@ pub enum Stage {
     Cgroup(PathBuf),
     /// Running this command, found by `execvp(3)` in our own PATH.
     Exec(OsString),
-    /// Running a command inside a new root. What is wrong with it is mended
-    /// outside, so the way out has to name the files as they are called there.
-    ExecInRoot {
-        /// The command.
-        command: OsString,
-        /// What the root is called outside, such as `fs`.
-        root: PathBuf,
-        /// The PATH that the command is looked up in.
-        path: OsString,
-    },
+    /// Running this command, looked up inside the root in this PATH.
+    ExecInRoot(OsString, OsString),
     /// Reading `/proc/self/status`, see proc_pid_status(5).
     ReadStatus,
 }
@@ -80,7 +72,7 @@ impl fmt::Display for Stage {
             Self::MakeDevice(path) => write!(f, "cannot make {path:?}"),
             Self::FindCgroup => write!(f, "cannot find our own cgroup"),
             Self::Cgroup(path) => write!(f, "cannot set up {path:?}"),
-            Self::Exec(command) | Self::ExecInRoot { command, .. } => {
+            Self::Exec(command) | Self::ExecInRoot(command, _) => {
                 write!(f, "cannot run {command:?}")
             }
             Self::ReadStatus => write!(f, "cannot read /proc/self/status"),

@@ -24,7 +24,10 @@ fn am_root() -> bool {
 fn folder() -> TempDir {
     let folder = TempDir::new().unwrap();
     fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
-    fs::copy(example(), folder.path().join("fail")).unwrap();
+    // Not `fs::copy`: what another test starts meanwhile would inherit the file
+    // that is being written, and until then it could not be executed.
+    let copied = Command::new("cp").arg(example()).arg(folder.path()).status();
+    assert!(copied.unwrap().success());
     folder
 }
 
@@ -663,12 +666,12 @@ fn groups_with_processes() {
 
 // The command.
 
-/// What follows happens inside `fs`, with `$FAIL inside fs`, as root of a user
+/// What follows happens inside `fs`, with `$FAIL --rootfs fs`, as root of a user
 /// namespace.
 fn inside(setup: &str, attempt: &str) -> String {
     format!(
         "mkdir -p fs/bin; cd fs; {setup}; cd ..
-        unshare -Ur $FAIL inside fs {attempt}"
+        unshare -Ur $FAIL --rootfs fs {attempt}"
     )
 }
 
@@ -744,7 +747,7 @@ fn not_executable() {
     user_sees(
         "NoexecMount",
         "mkdir fs; unshare -Urm sh -c '
-        mount -t tmpfs -o noexec m fs; cp fail fs/; $FAIL inside fs fail'",
+        mount -t tmpfs -o noexec m fs; cp fail fs/; $FAIL --rootfs fs fail'",
     );
     let closed = "mkdir closed; chmod 0 closed; trap 'rmdir closed' EXIT";
     let hint = user_sees(
