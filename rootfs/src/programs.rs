@@ -14,8 +14,9 @@ use crate::elf::{Elf, parse_cache};
 use crate::tree::Tree;
 
 /// glibc before 2.34 looks up user names with a plugin, which no program
-/// names.
-const PLUGINS: &[&str] = &["libnss_files.so.2"];
+/// names. Later ones may lack it.
+const GLIBC: &str = "libc.so.6";
+const PLUGIN: &str = "libnss_files.so.2";
 
 /// Where loaders look at last, beside their own directory.
 const DIRECTORIES: &[&str] =
@@ -39,7 +40,8 @@ type Copy = (PathBuf, PathBuf);
 pub(crate) struct Needed {
     /// Its loader and its libraries.
     copies: Vec<Copy>,
-    /// The name under which the program knows its loader, and the loader.
+    /// The name under which the program knows its loader, and where that
+    /// leads.
     loader: Option<(PathBuf, PathBuf)>,
 }
 
@@ -72,8 +74,7 @@ impl<'t> Programs<'t> {
         if let Some((name, loader)) = needed.loader
             && !self.tree.has(&name)
         {
-            let up = name.iter().skip(1).map(|_| "..").collect::<PathBuf>();
-            self.tree.symlink(&name, up.join(loader).as_os_str())?;
+            self.tree.symlink(&name, loader.as_os_str())?;
         }
         // The mode is ours: mount is setuid here, and must not be so in a
         // folder of somebody's.
@@ -103,7 +104,9 @@ impl<'t> Programs<'t> {
             VecDeque::from([(program.to_path_buf(), Rc::clone(&main))]);
         while let Some((path, object)) = queue.pop_front() {
             let named = object.needed.iter().map(OsString::as_os_str);
-            for name in named.chain(PLUGINS.iter().map(OsStr::new)) {
+            let has_plugin = object.needed.iter().any(|name| name == GLIBC);
+            let plugin = has_plugin.then_some(OsStr::new(PLUGIN));
+            for name in named.chain(plugin) {
                 if !seen.insert(name.to_owned()) {
                     continue;
                 }
@@ -128,7 +131,7 @@ impl<'t> Programs<'t> {
                         copies.push((from.clone(), to));
                         queue.push_back((from, library));
                     }
-                    None if PLUGINS.iter().any(|plugin| *plugin == name) => {}
+                    None if name == PLUGIN => {}
                     None => {
                         return Err(Errno::ENOENT).with_context(|| {
                             format!("cannot find {name:?} for {program:?}")
@@ -137,8 +140,7 @@ impl<'t> Programs<'t> {
                 }
             }
         }
-        let its_place = relative(&loader).into();
-        let loader = loader_name.map(|name| (name, its_place));
+        let loader = loader_name.map(|name| (name, loader));
         Ok(Needed { copies, loader })
     }
 

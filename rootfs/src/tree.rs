@@ -36,8 +36,12 @@ impl Tree {
         Ok(Tree { root, files: 0, bytes: 0 })
     }
 
+    /// Whether the container sees something there.
     pub(crate) fn has(&self, path: &Path) -> bool {
-        self.open_beneath(path, OFlag::O_PATH).is_ok()
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+        openat2(&self.root, path, how).is_ok()
     }
 
     /// Makes a directory, or sets the mode of the one that is there.

@@ -488,6 +488,25 @@ fn libraries_are_found_where_the_program_says() {
     }
 }
 
+/// The root of another distribution, where /lib64 is a symlink.
+#[test]
+fn a_program_can_be_added_to_a_merged_root() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    for name in ["bin", "lib", "lib64"] {
+        fs::create_dir_all(root.join("usr").join(name)).unwrap();
+        symlink(Path::new("usr").join(name), root.join(name)).unwrap();
+    }
+    let sh = Path::new("/bin/sh");
+    for _ in 0..2 {
+        add_program(root, sh, sh).unwrap();
+        let Some(printed) = shell(root, "echo works") else {
+            return;
+        };
+        assert_eq!(printed, "works\n");
+    }
+}
+
 #[test]
 fn what_cannot_be_added_is_refused() {
     let directory = tempfile::tempdir().unwrap();
