@@ -73,6 +73,7 @@ fn run(command: &[OsString]) -> Result<u8> {
 /// The inner half: turns into the command.
 fn child(command: &[OsString]) -> Result<u8> {
     banner(command);
+    unblock_signals()?;
     // exec(3) returns only when it failed.
     let error = Command::new(&command[0]).args(&command[1..]).exec();
     Ok(cannot_run(&command[0], error))
@@ -85,13 +86,18 @@ fn banner(command: &[OsString]) {
 }
 
 /// Catches the signals that are meant for the command, and SIGCHLD, which
-/// says that it has ended.
+/// says that it has ended; but none before somebody is there to pass it on.
 fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
-    // What our caller blocked would stay blocked in the command, too, and
-    // what it ignored, SIGCHLD above all, would keep the status from us.
-    SigSet::empty().thread_set_mask().context("cannot unblock signals")?;
+    // Our child starts with them blocked, too: it would miss what comes early.
+    SigSet::all().thread_block().context("cannot block signals")?;
     let ours = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
     SignalsInfo::new(ours).context("cannot catch signals")
+}
+
+/// Blocks no signal any more, also none that our caller had blocked: through
+/// fork(2) and execve(2) it would stay so in the command.
+fn unblock_signals() -> Result<()> {
+    SigSet::empty().thread_set_mask().context("cannot unblock signals")
 }
 
 /// Passes signals on to `process` until it has ended, and gives its status.
@@ -99,6 +105,7 @@ fn supervise(
     mut process: Child,
     mut signals: SignalsInfo<WithOrigin>,
 ) -> Result<u8> {
+    unblock_signals()?;
     let pid = Pid::from_raw(process.id() as i32);
     loop {
         for origin in signals.wait() {

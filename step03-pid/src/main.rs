@@ -106,6 +106,7 @@ fn child(cli: &Cli, launcher: &str, command: &[OsString]) -> Result<u8> {
         take_terminal();
         signals.add_signal(SIGTSTP).context("cannot catch Ctrl-Z")?;
     }
+    unblock_signals()?;
     match Command::new(&command[0]).args(&command[1..]).spawn() {
         Ok(process) => supervise(process, signals),
         Err(error) => Ok(cannot_run(&command[0], error)),
@@ -119,13 +120,18 @@ fn banner(command: &[OsString]) {
 }
 
 /// Catches the signals that are meant for the command, and SIGCHLD, which
-/// says that it has ended.
+/// says that it has ended; but none before somebody is there to pass it on.
 fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
-    // What our caller blocked would stay blocked in the command, too, and
-    // what it ignored, SIGCHLD above all, would keep the status from us.
-    SigSet::empty().thread_set_mask().context("cannot unblock signals")?;
+    // Our child starts with them blocked, too: it would miss what comes early.
+    SigSet::all().thread_block().context("cannot block signals")?;
     let ours = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
     SignalsInfo::new(ours).context("cannot catch signals")
+}
+
+/// Blocks no signal any more, also none that our caller had blocked: through
+/// fork(2) and execve(2) it would stay so in the command.
+fn unblock_signals() -> Result<()> {
+    SigSet::empty().thread_set_mask().context("cannot unblock signals")
 }
 
 /// Leaves the host's namespaces for new ones, see unshare(2).
@@ -202,6 +208,7 @@ fn supervise(
     mut process: Child,
     mut signals: SignalsInfo<WithOrigin>,
 ) -> Result<u8> {
+    unblock_signals()?;
     let pid = Pid::from_raw(process.id() as i32);
     loop {
         for origin in signals.wait() {

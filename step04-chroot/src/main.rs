@@ -89,6 +89,7 @@ fn run(cli: &Cli, command: &[OsString]) -> Result<u8> {
     let signals = catch_signals()?;
     enter_namespaces()?;
     let mut child = Command::new("/proc/self/exe");
+    child.env_clear().envs(environment());
     child.arg("child").arg("--hostname").arg(&cli.hostname);
     child.arg("--rootfs").arg(&root);
     child.arg("--launcher").arg(own_status("Pid:")?);
@@ -117,9 +118,8 @@ fn child(cli: &Cli, launcher: &str, command: &[OsString]) -> Result<u8> {
         take_terminal();
         signals.add_signal(SIGTSTP).context("cannot catch Ctrl-Z")?;
     }
-    let mut process = Command::new(&command[0]);
-    process.args(&command[1..]).env_clear().envs(environment());
-    match process.spawn() {
+    unblock_signals()?;
+    match Command::new(&command[0]).args(&command[1..]).spawn() {
         Ok(process) => supervise(process, signals),
         Err(error) => Ok(cannot_run(&command[0], error)),
     }
@@ -132,13 +132,18 @@ fn banner(command: &[OsString]) {
 }
 
 /// Catches the signals that are meant for the command, and SIGCHLD, which
-/// says that it has ended.
+/// says that it has ended; but none before somebody is there to pass it on.
 fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
-    // What our caller blocked would stay blocked in the command, too, and
-    // what it ignored, SIGCHLD above all, would keep the status from us.
-    SigSet::empty().thread_set_mask().context("cannot unblock signals")?;
+    // Our child starts with them blocked, too: it would miss what comes early.
+    SigSet::all().thread_block().context("cannot block signals")?;
     let ours = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
     SignalsInfo::new(ours).context("cannot catch signals")
+}
+
+/// Blocks no signal any more, also none that our caller had blocked: through
+/// fork(2) and execve(2) it would stay so in the command.
+fn unblock_signals() -> Result<()> {
+    SigSet::empty().thread_set_mask().context("cannot unblock signals")
 }
 
 /// Leaves the host's namespaces for new ones, see unshare(2).
@@ -218,7 +223,8 @@ fn enter_root(root: &Path) -> Result<()> {
     chdir("/").context("cannot change to the new root")
 }
 
-/// The command's environment: of the host's it gets the terminal's type only.
+/// The environment inside: of the host's, only the terminal's type goes in.
+/// PID 1 has the same as the command, which can read it in /proc/1/environ.
 fn environment() -> Vec<(&'static str, OsString)> {
     let mut variables = vec![("PATH", PATH.into()), ("HOME", "/root".into())];
     variables.extend(env::var_os("TERM").map(|term| ("TERM", term)));
@@ -230,6 +236,7 @@ fn supervise(
     mut process: Child,
     mut signals: SignalsInfo<WithOrigin>,
 ) -> Result<u8> {
+    unblock_signals()?;
     let pid = Pid::from_raw(process.id() as i32);
     loop {
         for origin in signals.wait() {

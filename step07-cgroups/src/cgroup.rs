@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::thread::sleep;
@@ -15,7 +16,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, value_parser};
 use doctor::Stage;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, access};
 
 /// The most that a container may use.
@@ -117,9 +119,16 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    /// The folders of the groups, for `child` to [`join`].
-    pub fn folders(&self) -> impl Iterator<Item = &Path> {
-        self.groups.iter().map(|group| &*group.folder)
+    /// Opens the groups' `cgroup.procs` for `child`, which joins by writing to
+    /// them. A name among its arguments would tell the container where its
+    /// groups are, so it gets numbers, and the files stay open across exec.
+    pub fn open(&self) -> Result<Vec<OwnedFd>> {
+        let open_one = |group: &Group| {
+            let file = group.folder.join("cgroup.procs");
+            open(&file, OFlag::O_WRONLY, Mode::empty())
+                .with_context(|| Stage::Cgroup(file))
+        };
+        self.groups.iter().map(open_one).collect()
     }
 
     /// Says so when the kernel has killed for want of memory. It tells nobody
@@ -127,7 +136,10 @@ impl Cgroup {
     pub fn report_oom(&self) {
         // Version 2 counts in the one file, version 1 in the other.
         let files = ["memory.events", "memory.oom_control"];
-        let files = self.folders().flat_map(|dir| files.map(|f| dir.join(f)));
+        let files = self
+            .groups
+            .iter()
+            .flat_map(|group| files.map(|file| group.folder.join(file)));
         let killed = files.flat_map(fs::read_to_string).any(|text| {
             let kills = text.lines().find_map(|l| l.strip_prefix("oom_kill "));
             kills.is_some_and(|number| number != "0")
@@ -138,12 +150,6 @@ impl Cgroup {
             let _ = writeln!(io::stderr(), "{line}");
         }
     }
-}
-
-/// Puts this process into a group. It does that itself and calls itself `0`:
-/// its number in the new PID namespace is another process's on the host.
-pub fn join(folder: &Path) -> Result<()> {
-    write(folder, "cgroup.procs", "0")
 }
 
 /// Sets the limit that `controller` has to keep, in the files of `version`.
@@ -315,7 +321,7 @@ impl Leaf {
         let group = Group::new(own, "-launcher")?;
         let names = controllers.iter().map(|&name| name.to_owned()).collect();
         let leaf = Self { own: own.to_owned(), controllers: names, group };
-        join(&leaf.group.folder)?;
+        write(&leaf.group.folder, "cgroup.procs", "0")?;
         hand_down(own, '+', controllers)?;
         Ok(leaf)
     }
@@ -326,7 +332,7 @@ impl Drop for Leaf {
         let controllers: Vec<_> =
             self.controllers.iter().map(|c| &**c).collect();
         let _ = hand_down(&self.own, '-', &controllers);
-        let _ = join(&self.own);
+        let _ = write(&self.own, "cgroup.procs", "0");
     }
 }
 

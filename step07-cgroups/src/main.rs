@@ -67,7 +67,7 @@ enum Half {
         #[arg(long)]
         launcher: String,
         #[arg(long)]
-        cgroup: Vec<PathBuf>,
+        cgroup: Vec<RawFd>,
         #[arg(required = true, trailing_var_arg = true)]
         command: Vec<OsString>,
     },
@@ -104,11 +104,13 @@ fn run(cli: &Cli, command: &[OsString]) -> Result<u8> {
     let cgroup = Cgroup::new(&cli.limits)?;
     enter_namespaces()?;
     let mut child = Command::new("/proc/self/exe");
+    child.env_clear().envs(environment());
     child.arg("child").arg("--hostname").arg(&cli.hostname);
     child.arg("--rootfs").arg(&root);
     child.arg("--launcher").arg(own_status("Pid:")?);
-    for folder in cgroup.folders() {
-        child.arg("--cgroup").arg(folder);
+    let groups = cgroup.open()?;
+    for file in &groups {
+        child.arg("--cgroup").arg(file.as_raw_fd().to_string());
     }
     child.arg("--").args(command);
     let foreground = in_foreground();
@@ -128,13 +130,13 @@ fn run(cli: &Cli, command: &[OsString]) -> Result<u8> {
 fn child(
     cli: &Cli,
     launcher: &str,
-    cgroup: &[PathBuf],
+    groups: &[RawFd],
     command: &[OsString],
 ) -> Result<u8> {
     banner(command);
     die_with(launcher)?;
+    enter_cgroup(groups)?;
     close_inherited()?;
-    enter_cgroup(cgroup)?;
     let signals = catch_signals()?;
     sethostname(&cli.hostname)
         .with_context(|| Stage::SetHostname(cli.hostname.clone()))?;
@@ -144,9 +146,8 @@ fn child(
         take_terminal();
         signals.add_signal(SIGTSTP).context("cannot catch Ctrl-Z")?;
     }
-    let mut process = Command::new(&command[0]);
-    process.args(&command[1..]).env_clear().envs(environment());
-    match process.spawn() {
+    unblock_signals()?;
+    match Command::new(&command[0]).args(&command[1..]).spawn() {
         Ok(process) => supervise(process, signals),
         Err(error) => Ok(cannot_run(&command[0], error)),
     }
@@ -159,13 +160,18 @@ fn banner(command: &[OsString]) {
 }
 
 /// Catches the signals that are meant for the command, and SIGCHLD, which
-/// says that it has ended.
+/// says that it has ended; but none before somebody is there to pass it on.
 fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
-    // What our caller blocked would stay blocked in the command, too, and
-    // what it ignored, SIGCHLD above all, would keep the status from us.
-    SigSet::empty().thread_set_mask().context("cannot unblock signals")?;
+    // Our child starts with them blocked, too: it would miss what comes early.
+    SigSet::all().thread_block().context("cannot block signals")?;
     let ours = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
     SignalsInfo::new(ours).context("cannot catch signals")
+}
+
+/// Blocks no signal any more, also none that our caller had blocked: through
+/// fork(2) and execve(2) it would stay so in the command.
+fn unblock_signals() -> Result<()> {
+    SigSet::empty().thread_set_mask().context("cannot unblock signals")
 }
 
 /// Leaves the host's namespaces for new ones, see unshare(2).
@@ -240,8 +246,12 @@ fn die_with(launcher: &str) -> Result<()> {
 /// Joins the group, in every hierarchy, and makes it the root of what can be
 /// seen of the tree: the namespace begins where we are when we enter it, see
 /// cgroup_namespaces(7).
-fn enter_cgroup(folders: &[PathBuf]) -> Result<()> {
-    folders.iter().try_for_each(|folder| cgroup::join(folder))?;
+fn enter_cgroup(groups: &[RawFd]) -> Result<()> {
+    for file in groups {
+        // 0 is whoever writes it; our number in here is another's outside.
+        fs::write(format!("/proc/self/fd/{file}"), "0")
+            .context("cannot join the control group")?;
+    }
     let namespace = CloneFlags::CLONE_NEWCGROUP;
     unshare(namespace).context(Stage::Unshare(namespace))
 }
@@ -340,7 +350,8 @@ fn close_inherited() -> Result<()> {
     Ok(())
 }
 
-/// The command's environment: of the host's it gets the terminal's type only.
+/// The environment inside: of the host's, only the terminal's type goes in.
+/// PID 1 has the same as the command, which can read it in /proc/1/environ.
 fn environment() -> Vec<(&'static str, OsString)> {
     let mut variables = vec![("PATH", PATH.into()), ("HOME", "/root".into())];
     variables.extend(env::var_os("TERM").map(|term| ("TERM", term)));
@@ -352,6 +363,7 @@ fn supervise(
     mut process: Child,
     mut signals: SignalsInfo<WithOrigin>,
 ) -> Result<u8> {
+    unblock_signals()?;
     let pid = Pid::from_raw(process.id() as i32);
     loop {
         for origin in signals.wait() {
