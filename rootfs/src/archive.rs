@@ -154,9 +154,9 @@ fn write_entry(
         }
         other => bail!("entries of the type {other:?} are not supported"),
     }
-    if kind != EntryType::Link
-        && let (Ok(uid), Ok(gid)) = (owner.0.try_into(), owner.1.try_into())
-    {
+    // A second name has the owner of the first.
+    let owner = (u32::try_from(owner.0), u32::try_from(owner.1));
+    if let (true, (Ok(uid), Ok(gid))) = (kind != EntryType::Link, owner) {
         match tree.chown(name, uid, gid) {
             Err(e) if is_forbidden(&e) => {}
             done => done?,

@@ -71,10 +71,10 @@ impl<'t> Programs<'t> {
                 self.tree.file(&to, 0o755, &mut File::open(from)?)?;
             }
         }
-        if let Some((name, loader)) = needed.loader
-            && !self.tree.has(&name)
-        {
-            self.tree.symlink(&name, loader.as_os_str())?;
+        if let Some((name, loader)) = needed.loader {
+            if !self.tree.has(&name) {
+                self.tree.symlink(&name, loader.as_os_str())?;
+            }
         }
         // The mode is ours: mount is setuid here, and must not be so in a
         // folder of somebody's.

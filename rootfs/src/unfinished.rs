@@ -105,7 +105,10 @@ fn sweep(parent: &Path, prefix: &OsString) {
         let is_ours = name.len() == prefix.len() + "XXXXXX".len()
             && name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes())
             && entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_ours && let Ok(_lock) = lock(&entry.path()) {
+        if !is_ours {
+            continue;
+        }
+        if let Ok(_lock) = lock(&entry.path()) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
