@@ -89,7 +89,7 @@ impl Cgroup {
     pub fn new(limits: &Limits) -> Result<Self> {
         let memory = limits.memory;
         let mut cgroup = Self { groups: vec![], _leaf: None, memory };
-        let mut hierarchies: Vec<(Hierarchy, Vec<&str>)> = vec![];
+        let mut hierarchies: Vec<(Hierarchy, Vec<&'static str>)> = vec![];
         for name in ["pids", "memory", "cpu"] {
             let found = Hierarchy::of(name).context(Stage::FindCgroup);
             if name == "cpu" && limits.cpus.is_none() {
@@ -268,7 +268,7 @@ impl Hierarchy {
     /// below it. Otherwise the next one above that can do it has to serve.
     fn parent(
         self,
-        controllers: &[&str],
+        controllers: &[&'static str],
         leaf: &mut Option<Leaf>,
     ) -> Result<PathBuf> {
         let Err(error) = hand_down(&self.own, '+', controllers) else {
@@ -310,28 +310,26 @@ fn hands_down(folder: &Path, controllers: &[&str]) -> bool {
 /// A group below our own for the launcher, see [`Hierarchy::parent`].
 struct Leaf {
     own: PathBuf,
-    controllers: Vec<String>,
+    controllers: Vec<&'static str>,
     group: Group,
 }
 
 impl Leaf {
     /// Moves the launcher to a new group below `own` and lets `own` hand
     /// `controllers` down. Fails with EBUSY when others are in it, too.
-    fn enter(own: &Path, controllers: &[&str]) -> Result<Self> {
+    fn enter(own: &Path, controllers: &[&'static str]) -> Result<Self> {
         let group = Group::new(own, "-launcher")?;
-        let names = controllers.iter().map(|&name| name.to_owned()).collect();
-        let leaf = Self { own: own.to_owned(), controllers: names, group };
+        let controllers = controllers.to_vec();
+        let leaf = Self { own: own.to_owned(), controllers, group };
         write(&leaf.group.folder, "cgroup.procs", "0")?;
-        hand_down(own, '+', controllers)?;
+        hand_down(own, '+', &leaf.controllers)?;
         Ok(leaf)
     }
 }
 
 impl Drop for Leaf {
     fn drop(&mut self) {
-        let controllers: Vec<_> =
-            self.controllers.iter().map(|c| &**c).collect();
-        let _ = hand_down(&self.own, '-', &controllers);
+        let _ = hand_down(&self.own, '-', &self.controllers);
         let _ = write(&self.own, "cgroup.procs", "0");
     }
 }
