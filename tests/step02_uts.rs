@@ -2,15 +2,48 @@
 
 use std::process::ExitCode;
 
-use suite::{Step, behaviour, main as suite_main};
+use anyhow::Result;
+use suite::behaviour::{host_name, job_control, launcher};
+use suite::harness::Test;
+use suite::transcript::Transcript;
+use suite::{Step, Subject, tests};
 
 fn main() -> ExitCode {
-    suite_main(
+    suite::main(
         Step {
             number: 2,
             name: "step02-uts",
             program: env!("CARGO_BIN_EXE_step02-uts"),
         },
-        &[behaviour::launcher::TESTS],
+        &[
+            launcher::TESTS,
+            launcher::AS_ROOT,
+            launcher::ANYWHERE,
+            job_control::TESTS,
+            host_name::TESTS,
+            TRANSCRIPTS,
+        ],
     )
+}
+
+const TRANSCRIPTS: &[Test] = tests![needs container:
+    two_host_names,
+    its_pid_is_the_hosts,
+];
+
+fn two_host_names(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("hostname")?
+        .type_line("step02-uts run hostname")?
+        .type_line("step02-uts --hostname web run hostname")?
+        .type_line("hostname")?
+        .matches("02-hostname");
+    Ok(())
+}
+
+fn its_pid_is_the_hosts(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("step02-uts run sh -c 'echo $$'")?
+        .matches("02-pid");
+    Ok(())
 }

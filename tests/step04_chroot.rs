@@ -2,15 +2,67 @@
 
 use std::process::ExitCode;
 
-use suite::{Step, behaviour, main as suite_main};
+use anyhow::Result;
+use suite::behaviour::{host_name, init, job_control, launcher, root};
+use suite::harness::Test;
+use suite::transcript::Transcript;
+use suite::{Step, Subject, tests};
 
 fn main() -> ExitCode {
-    suite_main(
+    suite::main(
         Step {
             number: 4,
             name: "step04-chroot",
             program: env!("CARGO_BIN_EXE_step04-chroot"),
         },
-        &[behaviour::launcher::TESTS],
+        &[
+            launcher::TESTS,
+            launcher::AS_ROOT,
+            launcher::ANYWHERE,
+            job_control::TESTS,
+            host_name::TESTS,
+            init::TESTS,
+            root::TESTS,
+            TRANSCRIPTS,
+        ],
     )
+}
+
+const TRANSCRIPTS: &[Test] = tests![needs container:
+    ls_sees_the_new_root,
+    the_new_root_from_outside,
+    ps_fails,
+    errors,
+];
+
+fn ls_sees_the_new_root(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("step04-chroot run ls /")?
+        .matches("04-ls");
+    Ok(())
+}
+
+fn the_new_root_from_outside(subject: &Subject) -> Result<()> {
+    let held = subject.hold()?;
+    Transcript::new(subject)
+        .type_while_it_runs(&held, |pid| format!("readlink /proc/{pid}/root"))?
+        .matches("04-root-from-outside");
+    held.release()?.expect_status(0)?;
+    Ok(())
+}
+
+fn ps_fails(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("step04-chroot run ls /proc")?
+        .type_line("step04-chroot run ps")?
+        .matches("04-ps");
+    Ok(())
+}
+
+fn errors(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("step04-chroot --rootfs nowhere run sh; echo $?")?
+        .type_line("step04-chroot run no-such-command; echo $?")?
+        .matches("04-errors");
+    Ok(())
 }

@@ -2,15 +2,51 @@
 
 use std::process::ExitCode;
 
-use suite::{Step, behaviour, main as suite_main};
+use anyhow::Result;
+use suite::behaviour::{host_name, init, job_control, launcher, proc, root};
+use suite::harness::Test;
+use suite::transcript::Transcript;
+use suite::{Step, Subject, tests};
 
 fn main() -> ExitCode {
-    suite_main(
+    suite::main(
         Step {
             number: 5,
             name: "step05-proc",
             program: env!("CARGO_BIN_EXE_step05-proc"),
         },
-        &[behaviour::launcher::TESTS],
+        &[
+            launcher::TESTS,
+            launcher::AS_ROOT,
+            launcher::ANYWHERE,
+            job_control::TESTS,
+            host_name::TESTS,
+            init::TESTS,
+            root::TESTS,
+            proc::TESTS,
+            TRANSCRIPTS,
+        ],
     )
+}
+
+const TRANSCRIPTS: &[Test] = tests![needs container:
+    ps_shows_three,
+    one_process_two_numbers,
+];
+
+fn ps_shows_three(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("step05-proc run sh -c 'ps -o pid,args; :'")?
+        .matches("05-ps");
+    Ok(())
+}
+
+/// What the kernel says of the command inside and outside.
+fn one_process_two_numbers(subject: &Subject) -> Result<()> {
+    let held = subject.hold()?;
+    Transcript::new(subject)
+        .type_while_it_runs(&held, |pid| format!("readlink /proc/{pid}/root"))?
+        .matches("05-root-from-outside");
+    held.release()?.expect_status(0)?;
+    Ok(())
 }

@@ -2,15 +2,56 @@
 
 use std::process::ExitCode;
 
-use suite::{Step, behaviour, main as suite_main};
+use anyhow::Result;
+use suite::behaviour::{
+    host_name, init, job_control, launcher, limits, proc, root,
+};
+use suite::harness::Test;
+use suite::transcript::Transcript;
+use suite::{Step, Subject, tests};
 
 fn main() -> ExitCode {
-    suite_main(
+    suite::main(
         Step {
             number: 7,
             name: "step07-cgroups",
             program: env!("CARGO_BIN_EXE_step07-cgroups"),
         },
-        &[behaviour::launcher::TESTS],
+        &[
+            launcher::TESTS,
+            launcher::AS_ROOT,
+            launcher::ANYWHERE,
+            job_control::TESTS,
+            host_name::TESTS,
+            init::TESTS,
+            root::TESTS,
+            proc::TESTS,
+            limits::TESTS,
+            limits::ANYWHERE,
+            limits::AS_USER,
+            TRANSCRIPTS,
+        ],
     )
+}
+
+const TRANSCRIPTS: &[Test] = tests![needs container:
+    the_eleventh_process,
+    out_of_memory,
+];
+
+fn the_eleventh_process(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line(
+            "step07-cgroups run sh -c \
+             'for n in 3 4 5 6 7 8 9 10 11; do sleep 9 & echo $n; done'",
+        )?
+        .matches("07-processes");
+    Ok(())
+}
+
+fn out_of_memory(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("step07-cgroups run tail /dev/zero; echo $?")?
+        .matches("07-memory");
+    Ok(())
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use nix::unistd::{AccessFlags, access};
 
 use crate::caller::Caller;
+use crate::process::Process;
 
 /// What step07 limits.
 pub const CONTROLLERS: [&str; 3] = ["pids", "memory", "cpu"];
@@ -24,8 +25,39 @@ pub struct Hierarchy {
     pub controllers: Vec<&'static str>,
     /// The group that this process is in, as a directory.
     pub own: PathBuf,
-    /// Where it is mounted.
+    /// What /proc/self/cgroup calls it, on version 1.
+    names: BTreeSet<String>,
+    /// Where it is mounted, and which group shows there.
     mount: PathBuf,
+    root: String,
+}
+
+impl Hierarchy {
+    /// The group that a process is in, as a directory.
+    pub fn group_of(&self, process: Process) -> Result<PathBuf> {
+        let groups = process.read("cgroup")?;
+        let path = self.path_in(&groups).context("not in this hierarchy")?;
+        Ok(self.mount.join(below(&path, &self.root)))
+    }
+
+    /// What a file like /proc/self/cgroup says of this hierarchy.
+    fn path_in(&self, groups: &str) -> Option<String> {
+        groups.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (names, path) = (fields.next()?, fields.next()?);
+            let mut names = names.split(',');
+            let is_it = match self.is_v2 {
+                true => names.all(str::is_empty),
+                false => names.any(|name| self.names.contains(name)),
+            };
+            is_it.then(|| path.to_owned())
+        })
+    }
+}
+
+fn below<'a>(path: &'a str, root: &str) -> &'a Path {
+    let path = Path::new(path);
+    path.strip_prefix(root).or(path.strip_prefix("/")).unwrap_or(path)
 }
 
 /// The hierarchies that hold one of [`CONTROLLERS`], from what is mounted.
@@ -45,22 +77,21 @@ pub fn hierarchies() -> Result<Vec<Hierarchy>> {
             "cgroup" => false,
             _ => continue,
         };
-        let options: BTreeSet<_> = right[2].split(',').collect();
-        let path = groups.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let (names, path) = (fields.next()?, fields.next()?);
-            let is_it = match is_v2 {
-                true => names.is_empty(),
-                false => names.split(',').any(|name| options.contains(name)),
-            };
-            is_it.then_some(path)
-        });
-        let Some(path) = path else { continue };
-        let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(""));
-        let own = mount.join(below);
+        let mut hierarchy = Hierarchy {
+            is_v2,
+            controllers: Vec::new(),
+            own: PathBuf::new(),
+            names: right[2].split(',').map(str::to_owned).collect(),
+            root: root.to_owned(),
+            mount,
+        };
+        let Some(path) = hierarchy.path_in(&groups) else { continue };
+        hierarchy.own = hierarchy.mount.join(below(&path, root));
         let names = match is_v2 {
-            true => fs::read_to_string(own.join("cgroup.controllers"))
-                .unwrap_or_default(),
+            true => {
+                fs::read_to_string(hierarchy.own.join("cgroup.controllers"))
+                    .unwrap_or_default()
+            }
             false => right[2].replace(',', " "),
         };
         let controllers: Vec<_> = CONTROLLERS
@@ -72,7 +103,8 @@ pub fn hierarchies() -> Result<Vec<Hierarchy>> {
             found.iter().any(|other| other.controllers.contains(name))
         };
         if !controllers.is_empty() && !controllers.iter().any(known) {
-            found.push(Hierarchy { is_v2, controllers, own, mount });
+            hierarchy.controllers = controllers;
+            found.push(hierarchy);
         }
     }
     Ok(found)
@@ -179,6 +211,18 @@ impl Groups {
         found
     }
 
+    /// Removes what is there now and was not `before`, so that one test that
+    /// failed does not fail the others.
+    pub fn restore(&self, before: &BTreeSet<PathBuf>) {
+        // The deepest come last.
+        for dir in self.directories().iter().rev() {
+            if before.contains(dir) {
+                continue;
+            }
+            let _ = fs::remove_dir(dir);
+        }
+    }
+
     /// Removes them, and whatever a failed test left below.
     pub fn remove(&mut self) {
         for dir in self.made.drain(..).rev() {
@@ -276,9 +320,4 @@ pub fn remove_tree(dir: &Path) {
         remove_tree(&below);
     }
     let _ = fs::remove_dir(dir);
-}
-
-/// The owner of a group's directory.
-pub fn owner(dir: &Path) -> Result<u32> {
-    Ok(dir.metadata()?.uid())
 }

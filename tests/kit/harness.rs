@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 
 use crate::caller::Caller;
@@ -53,23 +55,32 @@ pub struct Test {
     /// Whether it needs a container, and so is skipped where this caller can
     /// have none.
     pub needs_container: bool,
+    /// The only caller that it is about, where it is about one.
+    pub only: Option<Caller>,
 }
 
-/// A list of tests: `tests![needs container: one, two]` or
-/// `tests![anywhere: three]`.
+/// A list of tests, after what they need: `tests![needs container: one, two]`,
+/// `tests![as root: three]` or `tests![anywhere: four]`.
 #[macro_export]
 macro_rules! tests {
     (needs container: $($name:ident),* $(,)?) => {
-        $crate::tests!(@ true, $($name),*)
+        $crate::tests!(@ true, None, $($name),*)
+    };
+    (as root: $($name:ident),* $(,)?) => {
+        $crate::tests!(@ true, Some($crate::Caller::Root), $($name),*)
+    };
+    (anywhere as user: $($name:ident),* $(,)?) => {
+        $crate::tests!(@ false, Some($crate::Caller::User), $($name),*)
     };
     (anywhere: $($name:ident),* $(,)?) => {
-        $crate::tests!(@ false, $($name),*)
+        $crate::tests!(@ false, None, $($name),*)
     };
-    (@ $needs:expr, $($name:ident),*) => {
+    (@ $needs:expr, $only:expr, $($name:ident),*) => {
         &[$($crate::harness::Test {
             name: stringify!($name),
             run: $name,
             needs_container: $needs,
+            only: $only,
         }),*]
     };
 }
@@ -180,7 +191,8 @@ impl World {
             return Ok(Completion::Completed);
         };
         let Some(Skip(reason)) = error.downcast_ref() else {
-            return Err(format!("{error:?}").into());
+            let chain: Vec<_> = error.chain().map(|e| e.to_string()).collect();
+            return Err(chain.join("\n").into());
         };
         let allowed = env::var(ALLOWED_SKIPS).unwrap_or_default();
         if env::var_os("CI").is_some()
@@ -208,6 +220,7 @@ pub fn guarded(
         .unwrap_or_else(|panic| Err(anyhow!("{}", message(&*panic))));
     let changes = before.changes(groups, &[sandbox]);
     process::sweep();
+    before.restore(groups);
     if changes.is_empty() {
         return result;
     }
@@ -256,7 +269,7 @@ fn check(property: &Property, subject: &Subject) -> Result<()> {
     }
     ensure!(
         found.verdict == expected,
-        "{}: the table says that it {expected} in step {:02}, and it {}. {}\n\
+        "{} The table says that it {expected} in step {:02}, and it {}. {}\n\
          What was seen: {}",
         property.sentence,
         subject.step,
@@ -304,7 +317,10 @@ pub fn main(step: Step, groups: &[&'static [Test]]) -> ExitCode {
         }
         // Another program keeps the contract and no more.
         let tests = groups.iter().flat_map(|group| group.iter());
-        for test in tests.filter(|_| replacement.is_none()) {
+        let tests = tests
+            .filter(|_| replacement.is_none())
+            .filter(|test| test.only.is_none_or(|only| only == caller));
+        for test in tests {
             let name = format!("{caller}: {}", test.name.replace('_', " "));
             let needs = test.needs_container;
             trials.push(trial(&world, caller, name, needs, test.run));
@@ -321,6 +337,13 @@ pub fn main(step: Step, groups: &[&'static [Test]]) -> ExitCode {
 }
 
 fn prepare(step: Step, program: &Path) -> Result<World> {
+    if Caller::own() == Caller::Root {
+        // A host of our own: what a broken step does to it harms nobody, and
+        // what others mount meanwhile is not taken for a step's doing.
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+    }
     // Orphans of a program under test become our children, and are seen.
     prctl::set_child_subreaper(true)?;
     let program = program.canonicalize().with_context(|| {

@@ -46,6 +46,13 @@ impl Host {
         }
     }
 
+    /// Removes the control groups that were not there then.
+    pub fn restore(&self, groups: &Groups) {
+        if self.groups != groups.directories() {
+            groups.restore(&self.groups);
+        }
+    }
+
     /// What differs now, one line each; nothing when the host is as it was.
     /// Gives things the time to settle: processes need a moment to die.
     pub fn changes(

@@ -82,24 +82,47 @@ fn act(action: &str, args: &[OsString]) -> Result<(), Box<dyn Error>> {
         "escape-descriptor" => escape_by_descriptor(Path::new(&args[0]))?,
         "devices" => devices(),
         "spawn" => spawn(text(0)?.parse()?)?,
+        "leave-behind" => {
+            // Its streams are closed ones: nobody shall wait for them, and
+            // there may be no /dev/null.
+            let child = ourselves(&["sleep", "left-behind", &text(0)?])?
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()?;
+            say("left", &child.id().to_string());
+        }
+        "leave-orphans" => {
+            for _ in 0..text(0)?.parse()? {
+                // Its parent ends first.
+                ourselves(&["leave-behind", "0"])?.status()?;
+            }
+            say("orphans", &text(0)?);
+            hold();
+        }
         "memory" => memory(text(0)?.parse()?),
         "can-have-user-namespace" => user_namespace()?,
-        "outside" => {
-            if getuid().is_root() {
-                unshare(CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNS)?;
+        "outside" | "outside-with-masked-proc" => {
+            unshare(CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNS)?;
+            change_mount("/", None, MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
+            if action == "outside-with-masked-proc" {
+                change_mount("/proc/sys", Some("tmpfs"), MsFlags::MS_RDONLY)?;
             }
-            mount(
-                None::<&str>,
-                "/",
-                None::<&str>,
-                MsFlags::MS_SHARED | MsFlags::MS_REC,
-                None::<&str>,
-            )?;
+            change_mount("/", None, MsFlags::MS_SHARED | MsFlags::MS_REC)?;
             hold();
         }
         _ => return Err(format!("no such action: {action}").into()),
     }
     Ok(())
+}
+
+/// mount(2) without a source.
+fn change_mount(
+    at: &str,
+    kind: Option<&str>,
+    flags: MsFlags,
+) -> nix::Result<()> {
+    mount(None::<&str>, at, kind, flags, None::<&str>)
 }
 
 /// Says who it is and what it sees, then again the host name for each line on
@@ -237,17 +260,10 @@ fn devices() {
 /// Starts that many processes that do nothing; counts those that the kernel
 /// refused.
 fn spawn(wanted: u32) -> Result<(), Box<dyn Error>> {
-    let own = env::current_exe().or_else(|_| {
-        env::args_os().next().map(Into::into).ok_or("no name of our own")
-    })?;
     let mut started = Vec::new();
     let mut refused = Vec::new();
     for _ in 0..wanted {
-        let child = Command::new(&own)
-            .args([PART, "sleep", "spawned", "30"])
-            .stdin(Stdio::null())
-            .spawn();
-        match child {
+        match ourselves(&["sleep", "spawned", "30"])?.spawn() {
             Ok(child) => started.push(child),
             Err(error) => refused.push(error),
         }
@@ -262,6 +278,14 @@ fn spawn(wanted: u32) -> Result<(), Box<dyn Error>> {
         child.wait()?;
     }
     Ok(())
+}
+
+/// The probe once more. Without /proc there is only the name it was called by.
+fn ourselves(args: &[&str]) -> Result<Command, Box<dyn Error>> {
+    let name = env::args_os().next().ok_or("no name of our own")?;
+    let mut command = Command::new(name);
+    command.arg(PART).args(args);
+    Ok(command)
 }
 
 /// Takes that many MiB and writes into every page, saying how far it got.

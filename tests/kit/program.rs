@@ -32,6 +32,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// What a program writes beyond is read and forgotten.
 const BOUND: usize = 16 * 1024 * 1024;
 
+/// Where the programs of every distribution are.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
 /// The program under test, one of its two callers, and where it is started.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
@@ -51,20 +54,29 @@ impl Subject<'_> {
         &self,
         args: impl IntoIterator<Item = S>,
     ) -> Start {
+        self.beside(&self.sandbox.program, args)
+    }
+
+    /// Another program, by the same caller at the same place.
+    pub fn beside<S: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<Path>,
+        args: impl IntoIterator<Item = S>,
+    ) -> Start {
         let mut given: Vec<_> = self
             .groups
             .of(self.caller)
             .iter()
             .map(|dir| Given::Group(dir.clone()))
             .collect();
+        let mut start = Start::of(program.as_ref(), args, self.sandbox.dir());
         if self.caller.is_another() {
             let (uid, gid) = self.caller.ids();
             given.push(Given::Ids(uid, gid));
+            // Ours may lead to folders that are closed to others.
+            start = start.variable("PATH", PATH);
         }
-        Start {
-            given,
-            ..Start::of(&self.sandbox.program, args, self.sandbox.dir())
-        }
+        Start { given, ..start }
     }
 
     /// `PROGRAM run CMD…`, the contract.
@@ -119,6 +131,14 @@ impl Subject<'_> {
         Held::new(self.probe("hold", [""; 0]))
     }
 
+    /// PATH with the program under test in front.
+    pub fn search_path(&self) -> OsString {
+        let mut path = self.path("bin").into_os_string();
+        path.push(":");
+        path.push(PATH);
+        path
+    }
+
     /// The path of a file in the sandbox.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.sandbox.dir().join(name)
@@ -169,6 +189,7 @@ pub struct Start {
     dir: PathBuf,
     given: Vec<Given>,
     variables: Vec<(OsString, OsString)>,
+    has_no_variables: bool,
     stdin: Option<Input>,
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
@@ -195,6 +216,7 @@ impl Start {
             dir: dir.to_owned(),
             given: Vec::new(),
             variables: Vec::new(),
+            has_no_variables: false,
             stdin: None,
             stdout: None,
             stderr: None,
@@ -233,6 +255,18 @@ impl Start {
         self
     }
 
+    /// With these options before `run`.
+    pub fn options<S: AsRef<OsStr>>(
+        mut self,
+        options: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let mut all: Vec<_> =
+            options.into_iter().map(|o| o.as_ref().to_owned()).collect();
+        all.append(&mut self.args);
+        self.args = all;
+        self
+    }
+
     /// With this variable in its environment.
     pub fn variable(
         mut self,
@@ -240,6 +274,12 @@ impl Start {
         value: impl Into<OsString>,
     ) -> Self {
         self.variables.push((key.into(), value.into()));
+        self
+    }
+
+    /// Without any other variable.
+    pub fn no_variables(mut self) -> Self {
+        self.has_no_variables = true;
         self
     }
 
@@ -292,11 +332,20 @@ impl Start {
             .arg(&self.program)
             .args(&self.args)
             .current_dir(&self.dir)
-            .envs(self.variables)
-            .stdin(match self.stdin {
-                None => Stdio::null(),
-                Some(_) => Stdio::piped(),
-            });
+            // A panic or a backtrace shall not hide.
+            .env("RUST_BACKTRACE", "1")
+            // A shell may read and write files in its home.
+            .env("HOME", &self.dir)
+            .env_remove("ENV")
+            .env_remove("BASH_ENV")
+            .envs(self.variables);
+        if self.has_no_variables {
+            command.env_clear();
+        }
+        command.stdin(match self.stdin {
+            None => Stdio::null(),
+            Some(_) => Stdio::piped(),
+        });
         let mut streams = Vec::new();
         let pipe = |streams: &mut Vec<_>| -> Result<OwnedFd> {
             let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
@@ -568,7 +617,7 @@ impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let show = |bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes);
-            let short: String = text.chars().take(2000).collect();
+            let short: String = text.chars().take(600).collect();
             short
         };
         write!(

@@ -14,7 +14,7 @@ use nix::pty::{Winsize, openpty};
 use nix::sys::termios::{Termios, tcgetattr};
 use nix::unistd::ttyname;
 
-use crate::program::{Start, Subject};
+use crate::program::{Output, Running, Start, Subject};
 use crate::start::Given;
 
 /// A terminal with its user's end in our hands.
@@ -31,8 +31,13 @@ pub struct Terminal {
 impl Terminal {
     /// A new one of 24 lines and 80 columns, the caller's own.
     pub fn new(subject: &Subject) -> Result<Self> {
+        Self::with_columns(subject, 80)
+    }
+
+    /// A new one that is that wide.
+    pub fn with_columns(subject: &Subject, columns: u16) -> Result<Self> {
         let size =
-            Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+            Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).context("no pseudo-terminal")?;
         let path = ttyname(&pty.slave)?;
         if subject.caller.is_another() {
@@ -74,9 +79,20 @@ impl Terminal {
         }
     }
 
+    /// Reads on until that program has ended.
+    pub fn stays_until(&mut self, running: Running) -> Result<Output> {
+        // bash as sh tries to fork for 15 seconds before it gives up.
+        let end = Instant::now() + Duration::from_secs(30);
+        while running.process().is_alive() && Instant::now() < end {
+            self.look(Duration::from_millis(5))?;
+        }
+        running.wait()
+    }
+
     /// Everything that it showed.
     pub fn all(&mut self) -> Result<&str> {
-        while self.look(Duration::from_millis(20))? {}
+        let end = Instant::now() + Duration::from_secs(1);
+        while self.look(Duration::from_millis(20))? && Instant::now() < end {}
         Ok(&self.shown)
     }
 

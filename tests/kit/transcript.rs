@@ -1,1 +1,243 @@
-//! Transcripts.
+//! Transcripts: what a reader sees who types a command, asserted against the
+//! files in `transcripts/`, which the book shows.
+//!
+//! What differs from one host to the next is replaced by something as real:
+//! PIDs of the host, its name, the folder. What a lesson is about stays.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::replace;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::process::Process;
+use crate::program::{Held, Subject};
+use crate::terminal::Terminal;
+
+/// The first PID of the host in every transcript.
+const FIRST_PID: i32 = 1079;
+
+/// So wide that ps cuts nothing off while the PIDs are those of this host:
+/// the rows are cut at 80 columns once they are replaced.
+const COLUMNS: u16 = 400;
+
+/// The host's name in every transcript.
+const HOST_NAME: &str = "laptop";
+
+/// The folder in which the reader stands.
+const FOLDER: &str = "/home/you/container";
+
+/// What a reader typed and saw.
+#[derive(Debug)]
+pub struct Transcript<'a> {
+    subject: Subject<'a>,
+    text: String,
+    pids: BTreeMap<i32, i32>,
+}
+
+impl<'a> Transcript<'a> {
+    /// An empty one.
+    pub fn new(subject: &Subject<'a>) -> Self {
+        Self { subject: *subject, text: String::new(), pids: BTreeMap::new() }
+    }
+
+    /// Types a line to a shell on a terminal.
+    pub fn type_line(&mut self, line: &str) -> Result<&mut Self> {
+        let mut terminal = Terminal::with_columns(&self.subject, COLUMNS)?;
+        // Through a variable: the shell's own arguments show in ps.
+        let shell = ["-c", SHELL];
+        let mut start = self.subject.beside("/bin/sh", shell);
+        start = start
+            .variable("LINE", line)
+            .variable("PATH", self.subject.search_path());
+        let running = terminal.of(start).spawn()?;
+        let shell = running.process();
+        terminal.stays_until(running)?;
+        let shown = terminal.all()?.replace("\r\n", "\n");
+        self.add(line, &shown, shell);
+        Ok(self)
+    }
+
+    /// Looks at a container from outside: the line is made from the PID that
+    /// its command has on the host.
+    pub fn type_while_it_runs(
+        &mut self,
+        held: &Held,
+        line: impl Fn(i32) -> String,
+    ) -> Result<&mut Self> {
+        let line = line(held.process.0);
+        self.type_line(&line)
+    }
+
+    /// Asserts it.
+    pub fn matches(&self, name: &str) {
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path(
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("transcripts"),
+        );
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.bind(|| insta::assert_snapshot!(name, self.text));
+    }
+
+    fn add(&mut self, line: &str, shown: &str, shell: Process) {
+        let typed = self.replace_known(line);
+        self.text += &format!("$ {typed}\n");
+        let mut ps = None;
+        let mut lines: Vec<String> = Vec::new();
+        for line in shown.lines() {
+            let words: Vec<_> = line.split_whitespace().collect();
+            if let ["PID", ..] = words[..] {
+                ps = Some(Ps::new(words.contains(&"PPID"), shell));
+            }
+            match &mut ps {
+                Some(ps) => lines.extend(ps.row(self, &words)),
+                None if line.starts_with("running [") => {
+                    lines.push(self.replace_known(line));
+                }
+                None if typed.contains(" ls ") => lines.push(listing(line)),
+                // Every shell says it in words of its own, some repeatedly.
+                None if line.contains("fork") => {
+                    lines.push("sh: 0: Cannot fork".to_owned());
+                    lines.dedup();
+                }
+                None => lines.push(self.replace_known(line)),
+            }
+        }
+        // busybox's ps says nothing where procps's complains.
+        if ps.is_some() && lines.len() < 4 {
+            lines.pop();
+            lines.push(NO_PROC.to_owned());
+        }
+        for line in lines {
+            self.text += line.trim_end();
+            self.text.push('\n');
+        }
+    }
+
+    /// A PID of the host by its substitute; those inside are the lesson.
+    fn pid(&mut self, pid: i32) -> i32 {
+        if pid < 10 {
+            return pid;
+        }
+        let next = FIRST_PID + i32::try_from(self.pids.len()).unwrap_or(0);
+        *self.pids.entry(pid).or_insert(next)
+    }
+
+    /// The arguments of a process, with the launcher's PID in them replaced.
+    fn args(&mut self, words: &[&str]) -> String {
+        let mut last = "";
+        let words: Vec<_> = words
+            .iter()
+            .map(|word| match (replace(&mut last, word), word.parse()) {
+                ("--launcher", Ok(pid)) => self.pid(pid).to_string(),
+                _ => (*word).to_owned(),
+            })
+            .collect();
+        words.join(" ")
+    }
+
+    fn replace_known(&mut self, line: &str) -> String {
+        let mut line = line
+            .replace(&*self.subject.sandbox.dir().to_string_lossy(), FOLDER);
+        // A banner introduces a PID, and so does a path below /proc.
+        if line.starts_with("running [") {
+            if let Some((head, pid)) = line.rsplit_once(" as ") {
+                let pid = pid.parse().map_or(0, |pid| self.pid(pid));
+                return format!("{head} as {pid}");
+            }
+        }
+        if let Some((head, tail)) = line.split_once("/proc/") {
+            let end = tail.find(|c: char| !c.is_ascii_digit());
+            let (pid, rest) = tail.split_at(end.unwrap_or(tail.len()));
+            if let Ok(pid) = pid.parse() {
+                line = format!("{head}/proc/{}{rest}", self.pid(pid));
+            }
+        }
+        if let Some(pid) = line.parse().ok().and_then(|pid| self.pids.get(&pid))
+        {
+            return pid.to_string();
+        }
+        let host = nix::unistd::gethostname().unwrap_or_default();
+        if line == host.to_string_lossy() {
+            return HOST_NAME.to_owned();
+        }
+        line
+    }
+}
+
+/// What `ls` shows in one row, spaced as GNU's does, without what depends on
+/// where this host keeps its programs and libraries.
+fn listing(line: &str) -> String {
+    let depends = ["lib", "lib32", "lib64", "libx32", "sbin", "usr"];
+    let words = line.split_whitespace().filter(|word| !depends.contains(word));
+    words.collect::<Vec<_>>().join("  ")
+}
+
+/// What the kit's shell runs.
+const SHELL: &str = r#"eval "$LINE""#;
+
+/// procps's ps without /proc.
+const NO_PROC: &str = "Error, do this: mount -t proc proc /proc";
+
+/// The PID of the reader's shell in every transcript.
+const SHELL_PID: i32 = 1042;
+
+/// The rows of ps(1), aligned as procps does. Where it shows the whole host,
+/// what is neither the host's PID 1 nor comes from the reader's shell is cut,
+/// and marked so.
+struct Ps {
+    /// Whether there is a column PPID.
+    has_parents: bool,
+    /// The shell and what comes from it.
+    family: BTreeSet<i32>,
+    shell: i32,
+    is_cutting: bool,
+}
+
+impl Ps {
+    fn new(has_parents: bool, shell: Process) -> Self {
+        let family = BTreeSet::from([shell.0]);
+        Self { has_parents, family, shell: shell.0, is_cutting: false }
+    }
+
+    fn row(
+        &mut self,
+        transcript: &mut Transcript,
+        words: &[&str],
+    ) -> Option<String> {
+        let mut show = |number: i32| match number {
+            number if number == self.shell => SHELL_PID,
+            number => transcript.pid(number),
+        };
+        let Ok(pid) = words.first()?.parse::<i32>() else {
+            let header = words.iter().map(|word| match *word {
+                "PID" | "PPID" => format!("{word:>5}"),
+                other => other.to_owned(),
+            });
+            return Some(header.collect::<Vec<_>>().join(" "));
+        };
+        if !self.has_parents {
+            let args = transcript.args(&words[1..]);
+            return Some(cut(format!("{pid:>5} {args}")));
+        }
+        let parent: i32 = words.get(1)?.parse().ok()?;
+        if pid == 1 && self.shell != 1 {
+            return Some("    1     0 /sbin/init".to_owned());
+        }
+        if self.family.contains(&parent) {
+            self.family.insert(pid);
+            self.is_cutting = false;
+            let numbers = format!("{:>5} {:>5}", show(pid), show(parent));
+            let args = transcript.args(&words[2..]);
+            return Some(cut(format!("{numbers} {args}")));
+        }
+        let was_cutting = replace(&mut self.is_cutting, true);
+        (!was_cutting).then(|| "  ...".to_owned())
+    }
+}
+
+/// As ps does at the right edge of the terminal.
+fn cut(row: String) -> String {
+    row.chars().take(80).collect()
+}

@@ -1,0 +1,133 @@
+//! What being PID 1 means. From step03 on.
+
+use std::env;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal::{
+    self, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
+};
+
+use crate::harness::Test;
+use crate::process::{self, settles};
+use crate::program::{Findings, Held, Subject, is_probe};
+use crate::tests;
+
+/// From step03 on.
+pub const TESTS: &[Test] = tests![needs container:
+    orphans_are_reaped,
+    a_trap_runs,
+    signals_end_a_plain_command,
+    a_stopped_command_can_be_continued,
+    killing_pid_1_ends_the_container,
+    launchers_killed_at_random_moments,
+];
+
+/// Says how many launchers to kill instead of the quick few.
+const KILLS: &str = "SUITE_KILLS";
+
+const FORWARDED: [Signal; 6] =
+    [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2];
+
+fn orphans_are_reaped(subject: &Subject) -> Result<()> {
+    let start = subject.probe("leave-orphans", ["5"]).with_input();
+    let mut running = start.spawn()?;
+    running.wait_for_output("@@ ready")?;
+    let findings = Findings::from(&running.output_so_far()[..]);
+    ensure!(findings.last("orphans") == Some("5"), "{findings:?}");
+    let zombies = || {
+        let mut family = process::left_behind();
+        family.push(running.process());
+        process::all()
+            .into_iter()
+            .filter(|found| found.state() == Some('Z'))
+            .filter(|found| found.parent().is_some_and(|p| family.contains(&p)))
+            .count()
+    };
+    ensure!(settles(|| zombies() == 0), "{} zombies stay", zombies());
+    running.end_input();
+    running.wait()?.expect_status(0)?;
+    Ok(())
+}
+
+fn a_trap_runs(subject: &Subject) -> Result<()> {
+    for signal in FORWARDED {
+        let name = &signal.as_str()["SIG".len()..];
+        let script = format!(
+            "trap 'echo got it; exit 9' {name}; echo @@ ready; \
+             while :; do sleep 0.05; done"
+        );
+        let running = subject.sh(&script).spawn()?;
+        running.wait_for_output("@@ ready")?;
+        running.signal(signal)?;
+        let output = running.wait().context(name.to_owned())?;
+        output.expect_status(9)?.expect_out("@@ ready\ngot it\n")?;
+    }
+    Ok(())
+}
+
+fn signals_end_a_plain_command(subject: &Subject) -> Result<()> {
+    for signal in FORWARDED {
+        let running = subject.probe("sleep", ["in-it", "20"]).spawn()?;
+        process::find("sleeping probe", is_probe)?;
+        running.signal(signal)?;
+        let output = running.wait().context(signal)?;
+        output.expect_status(128 + signal as i32)?;
+    }
+    Ok(())
+}
+
+fn a_stopped_command_can_be_continued(subject: &Subject) -> Result<()> {
+    let held = Held::new(subject.probe("hold", [""; 0]))?;
+    held.process.signal(Signal::SIGSTOP)?;
+    ensure!(
+        settles(|| held.process.state() == Some('T')),
+        "the command does not stop"
+    );
+    thread::sleep(Duration::from_millis(50));
+    ensure!(held.launcher.process().is_alive(), "the launcher ended");
+    held.process.signal(Signal::SIGCONT)?;
+    held.release()?.expect_status(0)?;
+    Ok(())
+}
+
+fn killing_pid_1_ends_the_container(subject: &Subject) -> Result<()> {
+    let held = subject.hold()?;
+    let init = held.process.parent().context("no parent")?;
+    init.signal(SIGKILL)?;
+    ensure!(settles(|| !held.process.is_alive()), "the command survives");
+    held.launcher.wait()?.expect_status(137)?;
+    Ok(())
+}
+
+fn launchers_killed_at_random_moments(subject: &Subject) -> Result<()> {
+    let kills = env::var(KILLS).ok().and_then(|n| n.parse().ok());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let seed = u64::from(now.subsec_nanos());
+    let mut random = seed;
+    for n in 0..kills.unwrap_or(50_u32) {
+        // Numerical Recipes' generator: nothing hangs on its quality.
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        // Every second one in the first milliseconds.
+        let longest = if n % 2 == 0 { 4_000 } else { 20_000 };
+        let delay = Duration::from_micros((random >> 33) % longest);
+        let running = subject.start(["sleep", "30"]).spawn()?;
+        thread::sleep(delay);
+        running.signal(SIGKILL)?;
+        running.wait()?;
+        ensure!(
+            settles(|| process::left_behind().is_empty()),
+            "kill {n} after {delay:?} (seed {seed}) left {:?}",
+            process::left_behind()
+                .iter()
+                .map(|left| left.describe())
+                .collect::<Vec<_>>()
+        );
+    }
+    // What only the next run can remove, such as a control group.
+    subject.start(["true"]).run()?.expect_status(0)?;
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Shells on a real terminal. Every step.
+
+use std::ffi::OsStr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::harness::{Test, skip};
+use crate::process::{self, Process, settles};
+use crate::program::Subject;
+use crate::terminal::Terminal;
+use crate::tests;
+
+/// For every step.
+pub const TESTS: &[Test] = tests![needs container:
+    sh_has_job_control,
+    bash_has_job_control,
+    job_control_below_a_shell,
+    ctrl_c_arrives_once,
+    ctrl_d_ends_the_shell,
+];
+
+/// A prompt that is told from the line that sets it.
+const SET_PROMPT: &str = "unset HISTFILE; PS1='pro''mpt> '\n";
+const PROMPT: &str = "prompt> ";
+const CTRL_C: &str = "\x03";
+const CTRL_D: &str = "\x04";
+const CTRL_Z: &str = "\x1a";
+
+fn sh_has_job_control(subject: &Subject) -> Result<()> {
+    session(subject, "/bin/sh")
+}
+
+fn bash_has_job_control(subject: &Subject) -> Result<()> {
+    let bash = subject.start(["bash", "-c", "exit 7"]).run()?;
+    if bash.status.code() != Some(7) {
+        return Err(skip("there is no bash in the container"));
+    }
+    session(subject, "bash")
+}
+
+/// The step as the leader of the session, as under a terminal emulator.
+fn session(subject: &Subject, shell: &str) -> Result<()> {
+    let mut terminal = Terminal::new(subject)?;
+    let before = terminal.settings()?;
+    let running = terminal.of(subject.start([shell])).spawn()?;
+    let result = job_control(&mut terminal);
+    let shown = terminal.all()?.to_owned();
+    result.with_context(|| format!("the terminal shows {shown:?}"))?;
+    terminal.types("exit 7\n")?;
+    running.wait()?.expect_status(7)?;
+    settings_are(&terminal, &before)
+}
+
+/// The step as a job of an interactive shell, as in everyday life.
+fn job_control_below_a_shell(subject: &Subject) -> Result<()> {
+    let mut terminal = Terminal::new(subject)?;
+    let shell = terminal.of(subject.beside("/bin/sh", ["-i"])).spawn()?;
+    terminal.types(SET_PROMPT)?;
+    terminal.shows(PROMPT)?;
+    let before = terminal.settings()?;
+    for _ in 0..2 {
+        let program = subject.sandbox.program.display();
+        terminal.types(&format!("{program} run /bin/sh\n"))?;
+        // Its banners come from both halves: then the shell inside reads.
+        terminal.shows("running [\"/bin/sh\"]")?;
+        terminal.shows("running [\"/bin/sh\"]")?;
+        let result = job_control(&mut terminal);
+        let shown = terminal.all()?.to_owned();
+        result.with_context(|| format!("the terminal shows {shown:?}"))?;
+        terminal.types("exit 7\n")?;
+        terminal.shows(PROMPT)?;
+        terminal.types("echo status=$?\n")?;
+        terminal.shows("status=7\r\n")?;
+        terminal.shows(PROMPT)?;
+        settings_are(&terminal, &before)?;
+    }
+    // The terminal is the outer shell's again.
+    ctrl_c_ends_a_sleep(&mut terminal, "41")?;
+    terminal.types("exit 5\n")?;
+    shell.wait()?.expect_status(5)?;
+    Ok(())
+}
+
+/// Prompt, Ctrl-C, Ctrl-Z, fg in a shell that has just started.
+fn job_control(terminal: &mut Terminal) -> Result<()> {
+    terminal.types(SET_PROMPT)?;
+    terminal.shows(PROMPT)?;
+    ctrl_c_ends_a_sleep(terminal, "42")?;
+
+    terminal.types("sleep 43\n")?;
+    let sleep = foreground_sleep("43")?;
+    terminal.types(CTRL_Z)?;
+    terminal.shows(PROMPT)?;
+    ensure!(
+        settles(|| sleep.state() == Some('T')),
+        "Ctrl-Z did not stop the command"
+    );
+    terminal.types("fg\n")?;
+    ensure!(
+        settles(|| sleep.state() == Some('S') && is_in_foreground(sleep)),
+        "fg did not continue the command"
+    );
+    terminal.types(CTRL_C)?;
+    terminal.shows(PROMPT)?;
+    ensure!(settles(|| !sleep.is_alive()), "Ctrl-C after fg did nothing");
+
+    let shown = terminal.all()?;
+    for complaint in ["can't access tty", "no job control", "Cannot set tty"] {
+        ensure!(!shown.contains(complaint), "the shell says {complaint:?}");
+    }
+    Ok(())
+}
+
+fn ctrl_c_ends_a_sleep(terminal: &mut Terminal, seconds: &str) -> Result<()> {
+    terminal.types(&format!("sleep {seconds}\n"))?;
+    let sleep = foreground_sleep(seconds)?;
+    terminal.types(CTRL_C)?;
+    terminal.shows(PROMPT)?;
+    terminal.types("echo status=$?\n")?;
+    terminal.shows("status=130\r\n")?;
+    terminal.shows(PROMPT)?;
+    ensure!(settles(|| !sleep.is_alive()), "Ctrl-C did not end the command");
+    Ok(())
+}
+
+fn foreground_sleep(seconds: &str) -> Result<Process> {
+    let sleep = process::find("sleep", |args| {
+        args == [OsStr::new("sleep"), OsStr::new(seconds)]
+    })?;
+    ensure!(
+        settles(|| is_in_foreground(sleep)),
+        "the command is not in the foreground"
+    );
+    Ok(sleep)
+}
+
+/// Whether its process group is the terminal's, see proc_pid_stat(5).
+fn is_in_foreground(process: Process) -> bool {
+    process.read("stat").is_ok_and(|stat| {
+        let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+        let fields: Vec<_> = after.split_whitespace().collect();
+        fields.len() > 5 && fields[2] == fields[5]
+    })
+}
+
+fn settings_are(
+    terminal: &Terminal,
+    before: &nix::sys::termios::Termios,
+) -> Result<()> {
+    ensure!(
+        settles(|| terminal.settings().is_ok_and(|now| now == *before)),
+        "the terminal's settings changed: {:?}, before {before:?}",
+        terminal.settings()?
+    );
+    Ok(())
+}
+
+fn ctrl_c_arrives_once(subject: &Subject) -> Result<()> {
+    let mut terminal = Terminal::new(subject)?;
+    let script = "trap 'echo inter''rupted' INT; trap 'exit 9' TERM; \
+                  echo rea''dy; while :; do sleep 0.05; done";
+    let running = terminal.of(subject.sh(script)).spawn()?;
+    terminal.shows("ready\r\n")?;
+    terminal.types(CTRL_C)?;
+    terminal.shows("interrupted")?;
+    thread::sleep(Duration::from_millis(200));
+    let times = terminal.all()?.matches("interrupted").count();
+    ensure!(times == 1, "Ctrl-C arrived {times} times");
+    running.signal(Signal::SIGTERM)?;
+    running.wait()?.expect_status(9)?;
+    Ok(())
+}
+
+fn ctrl_d_ends_the_shell(subject: &Subject) -> Result<()> {
+    let mut terminal = Terminal::new(subject)?;
+    let running = terminal.of(subject.start(["/bin/sh"])).spawn()?;
+    terminal.types(SET_PROMPT)?;
+    terminal.shows(PROMPT)?;
+    terminal.types(CTRL_D)?;
+    running.wait()?.expect_status(0)?;
+    Ok(())
+}
