@@ -57,6 +57,12 @@ impl Sandbox {
         let probe = env::current_exe()?;
         rootfs::add_program(&fs, &probe, Path::new(PROBE))
             .context("cannot put the probe into fs")?;
+        // busybox has a shell only, and bash does job control its own way.
+        let bash = Path::new("bin/bash");
+        if !fs.join(bash).exists() && Path::new("/bin/bash").exists() {
+            rootfs::add_program(&fs, Path::new("/bin/bash"), bash)
+                .context("cannot put bash into fs")?;
+        }
         self.give_away(&fs)
     }
 
