@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process;
 
 use anyhow::{Context as _, Result};
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, access, getuid};
 
 use crate::caller::Caller;
 use crate::process::Process;
@@ -191,9 +191,11 @@ impl Groups {
         }
     }
 
-    /// Every directory that stands below the suite's groups, or below the
-    /// group that this process is in where it made none.
+    /// Every directory that stands below the suite's groups. Where it made
+    /// none, those of this user below the group that this process is in:
+    /// others come and go.
     pub fn directories(&self) -> BTreeSet<PathBuf> {
+        let own = getuid().as_raw();
         let mut tops: Vec<_> = match self.made.is_empty() {
             true => hierarchies()
                 .unwrap_or_default()
@@ -202,11 +204,17 @@ impl Groups {
                 .collect(),
             false => self.made.clone(),
         };
+        let is_ours = |dir: &PathBuf| {
+            !self.made.is_empty()
+                || dir.metadata().is_ok_and(|meta| meta.uid() == own)
+        };
         let mut found = BTreeSet::new();
         while let Some(dir) = tops.pop() {
-            if found.insert(dir.clone()) {
-                tops.extend(directories_in(&dir));
+            let below = directories_in(&dir);
+            if is_ours(&dir) && !found.insert(dir) {
+                continue;
             }
+            tops.extend(below);
         }
         found
     }

@@ -482,11 +482,8 @@ impl Running {
             Ok(None)
         })
         .with_context(|| {
-            let all: Vec<_> = self
-                .streams
-                .iter()
-                .map(|s| String::from_utf8_lossy(&s.bytes()).into_owned())
-                .collect();
+            let all: Vec<_> =
+                self.streams.iter().map(|s| start_of(&s.bytes())).collect();
             format!("the program said {all:?}")
         })
     }
@@ -615,19 +612,19 @@ impl Output {
 
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let show = |bytes: &[u8]| {
-            let text = String::from_utf8_lossy(bytes);
-            let short: String = text.chars().take(600).collect();
-            short
-        };
         write!(
             f,
             "{}\nstdout: {:?}\nstderr: {:?}",
             self.ended(),
-            show(&self.stdout),
-            show(&self.stderr)
+            start_of(&self.stdout),
+            start_of(&self.stderr)
         )
     }
+}
+
+/// As much as a message can bear: a program may flood its output.
+fn start_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).chars().take(600).collect()
 }
 
 /// What the probe said, by key; a key may come more than once.

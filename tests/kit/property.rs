@@ -359,9 +359,13 @@ fn environment(subject: &Subject) -> Result<Finding> {
     let findings = output.findings();
     let inside = findings.all("variable");
     ensure!(!inside.is_empty(), "no environment at all: {output}");
+    let leaked = inside.iter().find(|line| line.contains("SUITE_SECRET"));
     judge(
-        !inside.iter().any(|line| line.contains("SUITE_SECRET")),
-        inside.join(" "),
+        leaked.is_none(),
+        match leaked {
+            Some(line) => format!("a variable of the caller: {line}"),
+            None => inside.join(" "),
+        },
     )
 }
 

@@ -16,6 +16,7 @@ use std::{io, io::Write as _, iter};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{
@@ -154,5 +155,10 @@ fn start(mut args: impl Iterator<Item = OsString>) -> Box<dyn Error> {
     let Some(program) = args.next() else {
         return "no program".into();
     };
+    // A suite that is itself killed leaves nothing behind. After the change
+    // of ids, which takes this back.
+    if let Err(error) = prctl::set_pdeathsig(Signal::SIGKILL) {
+        return error.into();
+    }
     Command::new(program).args(args).exec().into()
 }

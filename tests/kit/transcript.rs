@@ -126,6 +126,13 @@ impl<'a> Transcript<'a> {
 
     /// The arguments of a process, with the launcher's PID in them replaced.
     fn args(&mut self, words: &[&str]) -> String {
+        // busybox's shell runs busybox's ps without exec, which ps shows as
+        // `{ps} sh -c ps …`.
+        if let ["{ps}", args @ ..] = words {
+            let line = args.join(" ");
+            let ps = line.split(';').next().and_then(|it| it.find("ps "));
+            return ps.map_or("ps", |at| &line[at..]).replace("; :", "");
+        }
         let mut last = "";
         let words: Vec<_> = words
             .iter()
