@@ -71,6 +71,11 @@ fn act(action: &str, args: &[OsString]) -> Result<(), Box<dyn Error>> {
             for (key, value) in env::vars_os() {
                 say("variable", &format!("{key:?}={value:?}"));
             }
+            // That of PID 1 is there to be read, too.
+            let init = fs::read("/proc/1/environ").unwrap_or_default();
+            for variable in init.split(|byte| *byte == 0) {
+                say("of-pid-1", &String::from_utf8_lossy(variable));
+            }
         }
         "sethostname" => {
             let done = sethostname(text(0)?);

@@ -359,7 +359,10 @@ fn environment(subject: &Subject) -> Result<Finding> {
     let findings = output.findings();
     let inside = findings.all("variable");
     ensure!(!inside.is_empty(), "no environment at all: {output}");
-    let leaked = inside.iter().find(|line| line.contains("SUITE_SECRET"));
+    let leaked = inside
+        .iter()
+        .chain(findings.all("of-pid-1"))
+        .find(|line| line.contains("SUITE_SECRET"));
     judge(
         leaked.is_none(),
         match leaked {

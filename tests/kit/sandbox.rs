@@ -57,12 +57,6 @@ impl Sandbox {
         let probe = env::current_exe()?;
         rootfs::add_program(&fs, &probe, Path::new(PROBE))
             .context("cannot put the probe into fs")?;
-        // Not in every root, and too good a test of job control to miss.
-        let (bash, at) = (Path::new("/bin/bash"), Path::new("bin/bash"));
-        if bash.exists() && !fs.join(at).exists() {
-            rootfs::add_program(&fs, bash, at)
-                .context("cannot put bash into fs")?;
-        }
         // busybox has a shell only, and bash does job control its own way.
         let bash = Path::new("bin/bash");
         if !fs.join(bash).exists() && Path::new("/bin/bash").exists() {

@@ -191,21 +191,19 @@ const NO_PROC: &str = "Error, do this: mount -t proc proc /proc";
 const SHELL_PID: i32 = 1042;
 
 /// The rows of ps(1), aligned as procps does. Where it shows the whole host,
-/// what is neither the host's PID 1 nor comes from the reader's shell is cut,
-/// and marked so.
+/// only its PID 1 and what comes from the reader's shell are kept.
 struct Ps {
     /// Whether there is a column PPID.
     has_parents: bool,
     /// The shell and what comes from it.
     family: BTreeSet<i32>,
     shell: i32,
-    is_cutting: bool,
 }
 
 impl Ps {
     fn new(has_parents: bool, shell: Process) -> Self {
         let family = BTreeSet::from([shell.0]);
-        Self { has_parents, family, shell: shell.0, is_cutting: false }
+        Self { has_parents, family, shell: shell.0 }
     }
 
     fn row(
@@ -230,17 +228,15 @@ impl Ps {
         }
         let parent: i32 = words.get(1)?.parse().ok()?;
         if pid == 1 && self.shell != 1 {
-            return Some("    1     0 /sbin/init".to_owned());
+            return Some("    1     0 /sbin/init\n  ...".to_owned());
         }
         if self.family.contains(&parent) {
             self.family.insert(pid);
-            self.is_cutting = false;
             let numbers = format!("{:>5} {:>5}", show(pid), show(parent));
             let args = transcript.args(&words[2..]);
             return Some(cut(format!("{numbers} {args}")));
         }
-        let was_cutting = replace(&mut self.is_cutting, true);
-        (!was_cutting).then(|| "  ...".to_owned())
+        None
     }
 }
 

@@ -1,6 +1,7 @@
 //! What being PID 1 means. From step03 on.
 
 use std::env;
+use std::os::unix::process::ExitStatusExt as _;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,6 +23,7 @@ pub const TESTS: &[Test] = tests![needs container:
     a_stopped_command_can_be_continued,
     killing_pid_1_ends_the_container,
     launchers_killed_at_random_moments,
+    an_early_term_is_not_lost,
 ];
 
 /// Says how many launchers to kill instead of the quick few.
@@ -129,5 +131,26 @@ fn launchers_killed_at_random_moments(subject: &Subject) -> Result<()> {
     }
     // What only the next run can remove, such as a control group.
     subject.start(["true"]).run()?.expect_status(0)?;
+    Ok(())
+}
+
+/// Before the command has started, and while PID 1 gets ready for it.
+fn an_early_term_is_not_lost(subject: &Subject) -> Result<()> {
+    for n in 0..30 {
+        let running = subject.start(["sleep", "30"]).spawn()?;
+        thread::sleep(Duration::from_micros(n * 250));
+        running.signal(SIGTERM)?;
+        let output = running.wait().with_context(|| format!("TERM {n}"))?;
+        // Before the launcher catches it, it is the launcher that ends.
+        ensure!(
+            output.status.code() == Some(143)
+                || output.status.signal() == Some(SIGTERM as i32),
+            "TERM {n}: {output}"
+        );
+        ensure!(
+            settles(|| process::left_behind().is_empty()),
+            "TERM {n} left something running"
+        );
+    }
     Ok(())
 }
