@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::unistd::{getgid, getuid, sethostname};
@@ -91,6 +91,8 @@ fn ruin(what: &str) -> ExitCode {
             let own = env::current_exe()?;
             let sandbox = Sandbox::without_fs(&own, Caller::own())?;
             let first = guarded(&groups, &sandbox, || ruin(&sandbox, &groups));
+            // The folder is to be removed.
+            let _ = umount(sandbox.dir());
             // Nothing of it fails the next test, if it can be mended.
             if ["a process", "a cgroup"].contains(&what) {
                 guarded(&groups, &sandbox, || Ok(())).context("not mended")?;
