@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use suite::behaviour::{host_name, init, job_control, launcher, proc, root};
 use suite::harness::Test;
 use suite::transcript::Transcript;
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
 
 const TRANSCRIPTS: &[Test] = tests![needs container:
     ps_shows_three,
+    readme_shows_a_session,
     one_process_two_numbers,
 ];
 
@@ -38,6 +39,24 @@ fn ps_shows_three(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
         .type_line("step05-proc run sh -c 'ps -o pid,args; :'")?
         .matches("05-ps");
+    Ok(())
+}
+
+/// The session at the top of the README is a transcript, too, but for how the
+/// reader starts the program.
+fn readme_shows_a_session(subject: &Subject) -> Result<()> {
+    let mut transcript = Transcript::new(subject);
+    transcript
+        .type_line("step05-proc run sh -c 'hostname; id -u; exit 7'; echo $?")?
+        .type_line("step05-proc run sh -c 'ps -o pid,args; :'")?
+        .matches("05-readme");
+    let session = transcript
+        .text()
+        .replace("$ step05-proc", "$ cargo run -q -p step05-proc --");
+    ensure!(
+        include_str!("../README.md").contains(&session),
+        "the README does not show this session:\n{session}"
+    );
     Ok(())
 }
 

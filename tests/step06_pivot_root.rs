@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             init::TESTS,
             root::TESTS,
             proc::TESTS,
+            root::PIVOTED,
             TRANSCRIPTS,
         ],
     )

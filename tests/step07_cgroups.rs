@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             init::TESTS,
             root::TESTS,
             proc::TESTS,
+            root::PIVOTED,
             limits::TESTS,
             limits::ANYWHERE,
             limits::AS_USER,

@@ -77,7 +77,6 @@ fn stage(words: &[&OsStr]) -> Result<Stage> {
         "map" => Stage::MapIds("uid_map"),
         "status" => Stage::ReadStatus,
         "start" => Stage::StartChild,
-        "wait" => Stage::Wait,
         "hostname" => Stage::SetHostname(path()?.into()),
         "chroot" => Stage::Chroot(path()?.into()),
         "private" => Stage::MakeMountsPrivate,
@@ -110,7 +109,6 @@ fn perform(stage: &Stage, words: &[&OsStr]) -> Result<()> {
             child.arg("child").args(words);
             child.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
         }
-        Stage::Wait => drop(Command::new("true").spawn()?.wait()?),
         Stage::SetHostname(name) => {
             unshare(CloneFlags::CLONE_NEWUTS)?;
             sethostname(name)?;

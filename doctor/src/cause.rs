@@ -162,11 +162,6 @@ causes! {
         "arguments and environment take {size} bytes of the {limit} that the \
          kernel hands on: pass them through a file or a pipe";
 
-    /// Inherited, so that nobody is told how a child ended.
-    SigchldIgnored {} =
-        "SIGCHLD is ignored, so the kernel forgets how children end: start \
-         this with `env --default-signal=CHLD …`";
-
     /// Of sethostname(2).
     HostnameTooLong { length: "65" } =
         "a host name has at most 64 bytes and this one has {length}: \
@@ -231,6 +226,11 @@ causes! {
     SharedMount { point: "/" } =
         "the mount on {point} is shared with other mount tables: `mount \
          --make-rprivate /` in the new mount namespace comes first";
+
+    /// See pivot_root(2).
+    SameRoot {} =
+        "the new root is / itself, and there is nothing to swap it with: name \
+         another directory, or leave --rootfs away for ./fs";
 
     /// See pivot_root(2).
     NotMountPoint { path: "/home/me/fs" } =

@@ -84,10 +84,6 @@ fn by_errno(stage: &Stage, errno: Errno) -> Option<Cause> {
             restricted().or_else(|| no_setfcap(file))
         }
 
-        (Stage::Wait, E::ECHILD) => {
-            status::ignores_sigchld().then_some(Cause::SigchldIgnored {})
-        }
-
         (Stage::SetHostname(name), E::EINVAL) => {
             let length = name.len();
             (length > 64)
@@ -116,6 +112,11 @@ fn by_errno(stage: &Stage, errno: Errno) -> Option<Cause> {
 
         (Stage::MakeMountsPrivate, E::EINVAL) => {
             in_chroot("to make mounts private")
+        }
+        (Stage::PivotRoot(root), E::EBUSY | E::EINVAL)
+            if root == Path::new("/") =>
+        {
+            Some(Cause::SameRoot {})
         }
         (Stage::PivotRoot(root), E::EINVAL) => not_pivotable(root),
         (Stage::PivotRoot(root), E::EBUSY) => not_mount_point(root),

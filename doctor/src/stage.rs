@@ -17,8 +17,6 @@ pub enum Stage {
     MapIds(&'static str),
     /// Starting `/proc/self/exe child`.
     StartChild,
-    /// Waiting for the process that was started, see waitpid(2).
-    Wait,
     /// `sethostname(2)` with this name.
     SetHostname(OsString),
     /// `chroot(2)` into this directory.
@@ -55,7 +53,6 @@ impl fmt::Display for Stage {
             }
             Self::MapIds(file) => write!(f, "cannot write /proc/self/{file}"),
             Self::StartChild => write!(f, "cannot start /proc/self/exe"),
-            Self::Wait => write!(f, "cannot learn how the command ended"),
             Self::SetHostname(name) => {
                 write!(f, "cannot set the host name to {name:?}")
             }

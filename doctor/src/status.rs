@@ -19,14 +19,6 @@ pub fn threads() -> Option<u64> {
     field("Threads")?.parse().ok()
 }
 
-/// Whether we ignore the end of our children, so that there is nothing left
-/// to wait for. Inherited from our caller, see signal(7).
-pub fn ignores_sigchld() -> bool {
-    const SIGCHLD: u64 = 17;
-    let ignored = field("SigIgn").and_then(|set| hex(&set));
-    ignored.is_some_and(|set| set & (1 << (SIGCHLD - 1)) != 0)
-}
-
 /// How many PID namespaces we are in, the outermost that `/proc` shows and
 /// ours included.
 pub fn pid_depth() -> Option<usize> {

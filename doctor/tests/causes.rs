@@ -399,11 +399,6 @@ fn arguments_too_long() {
 }
 
 #[test]
-fn sigchld_ignored() {
-    user_sees("SigchldIgnored", "env --ignore-signal=CHLD $FAIL wait");
-}
-
-#[test]
 fn hostname_too_long() {
     let script = "unshare -Ur $FAIL hostname $(printf %065d 0)";
     let hint = user_sees("HostnameTooLong", script);
@@ -512,6 +507,7 @@ fn proc_masked() {
 #[test]
 fn pivot_root() {
     let inside = "unshare -Urm sh -c";
+    user_sees("SameRoot", &format!("{inside} '$FAIL pivot /'"));
     let hint = user_sees(
         "NotMountPoint",
         &format!("mkdir fs; {inside} '$FAIL pivot fs'"),

@@ -8,6 +8,7 @@
 //! Try `cargo run -p step01-exec -- run echo hello`.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{self, Child, Command, ExitCode, ExitStatus};
@@ -16,7 +17,7 @@ use anyhow::{Context as _, Error, Result};
 use clap::{Parser, Subcommand};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid, getpgrp};
 use signal_hook::consts::signal::*;
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -90,7 +91,11 @@ fn banner(command: &[OsString]) {
 fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
     // Our child starts with them blocked, too: it would miss what comes early.
     SigSet::all().thread_block().context("cannot block signals")?;
-    let ours = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+    // What our caller ignores stays ignored, as SIGHUP under nohup(1).
+    let ignored = u64::from_str_radix(&own_status("SigIgn:")?, 16)?;
+    let mut ours = vec![SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+    ours.retain(|signal| ignored & (1 << (signal - 1)) == 0);
+    ours.push(SIGCHLD);
     SignalsInfo::new(ours).context("cannot catch signals")
 }
 
@@ -98,6 +103,15 @@ fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
 /// fork(2) and execve(2) it would stay so in the command.
 fn unblock_signals() -> Result<()> {
     SigSet::empty().thread_set_mask().context("cannot unblock signals")
+}
+
+/// A line of `/proc/self/status`, see proc(5).
+fn own_status(name: &str) -> Result<String> {
+    let status = fs::read_to_string("/proc/self/status")
+        .context("cannot read /proc/self/status")?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name));
+    let value = value.with_context(|| format!("no {name} for ourselves"))?;
+    Ok(value.trim().to_owned())
 }
 
 /// Passes signals on to `process` until it has ended, and gives its status.
@@ -116,9 +130,10 @@ fn supervise(
                         return Ok(exit_code(status));
                     }
                 }
-                // A Ctrl-C has no sender: the terminal gives it to all of its
-                // foreground processes, and the command is one of them.
-                (SIGINT | SIGQUIT, None) => {}
+                // A Ctrl-C has no sender: the terminal gives it to a whole
+                // process group, and whoever is in ours has got it already.
+                (SIGINT | SIGQUIT, None)
+                    if getpgid(Some(pid)) == Ok(getpgrp()) => {}
                 (signal, _) => _ = kill(pid, Signal::try_from(signal)?),
             }
         }

@@ -18,7 +18,7 @@ use doctor::Stage;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::{Pid, getegid, geteuid, sethostname};
+use nix::unistd::{Pid, getegid, geteuid, getpgid, getpgrp, sethostname};
 use signal_hook::consts::signal::*;
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -28,7 +28,8 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 #[command(disable_help_subcommand = true)]
 struct Cli {
     /// The host name inside
-    #[arg(long, global = true, default_value = "container")]
+    #[arg(long, global = true, allow_hyphen_values = true)]
+    #[arg(default_value = "container", value_name = "NAME")]
     hostname: OsString,
     #[command(subcommand)]
     half: Half,
@@ -101,7 +102,11 @@ fn banner(command: &[OsString]) {
 fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
     // Our child starts with them blocked, too: it would miss what comes early.
     SigSet::all().thread_block().context("cannot block signals")?;
-    let ours = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+    // What our caller ignores stays ignored, as SIGHUP under nohup(1).
+    let ignored = u64::from_str_radix(&own_status("SigIgn:")?, 16)?;
+    let mut ours = vec![SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+    ours.retain(|signal| ignored & (1 << (signal - 1)) == 0);
+    ours.push(SIGCHLD);
     SignalsInfo::new(ours).context("cannot catch signals")
 }
 
@@ -109,6 +114,15 @@ fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
 /// fork(2) and execve(2) it would stay so in the command.
 fn unblock_signals() -> Result<()> {
     SigSet::empty().thread_set_mask().context("cannot unblock signals")
+}
+
+/// A line of `/proc/self/status`, see proc(5).
+fn own_status(name: &str) -> Result<String> {
+    let status =
+        fs::read_to_string("/proc/self/status").context(Stage::ReadStatus)?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name));
+    let value = value.with_context(|| format!("no {name} for ourselves"))?;
+    Ok(value.trim().to_owned())
 }
 
 /// Leaves the host's namespaces for new ones, see unshare(2).
@@ -144,15 +158,6 @@ fn has_cap_sys_admin() -> Result<bool> {
     Ok(capabilities & (1 << 21) != 0)
 }
 
-/// A line of `/proc/self/status`, see proc_pid_status(5).
-fn own_status(name: &str) -> Result<String> {
-    let status =
-        fs::read_to_string("/proc/self/status").context(Stage::ReadStatus)?;
-    let value = status.lines().find_map(|line| line.strip_prefix(name));
-    let value = value.with_context(|| format!("no {name} for ourselves"))?;
-    Ok(value.trim().to_owned())
-}
-
 /// Passes signals on to `process` until it has ended, and gives its status.
 fn supervise(
     mut process: Child,
@@ -169,9 +174,10 @@ fn supervise(
                         return Ok(exit_code(status));
                     }
                 }
-                // A Ctrl-C has no sender: the terminal gives it to all of its
-                // foreground processes, and the command is one of them.
-                (SIGINT | SIGQUIT, None) => {}
+                // A Ctrl-C has no sender: the terminal gives it to a whole
+                // process group, and whoever is in ours has got it already.
+                (SIGINT | SIGQUIT, None)
+                    if getpgid(Some(pid)) == Ok(getpgrp()) => {}
                 (signal, _) => _ = kill(pid, Signal::try_from(signal)?),
             }
         }

@@ -1,7 +1,7 @@
 //! Step 3: process numbers of its own.
 //!
 //! `child` is now PID 1 of a new PID namespace and does what PID 1 has to: it
-//! starts the command, passes signals on, buries orphans, and when it ends,
+//! starts the command, passes signals on, reaps orphans, and when it ends,
 //! so do all. `ps` still shows the host: it reads /proc, and the files are
 //! the host's.
 //!
@@ -21,7 +21,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, getegid, geteuid, getpgrp, sethostname};
+use nix::unistd::{Pid, getegid, geteuid, getpgid, getpgrp, sethostname};
 use nix::unistd::{tcgetpgrp, tcsetpgrp};
 use signal_hook::consts::signal::*;
 use signal_hook::iterator::SignalsInfo;
@@ -32,7 +32,8 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 #[command(disable_help_subcommand = true)]
 struct Cli {
     /// The host name inside
-    #[arg(long, global = true, default_value = "container")]
+    #[arg(long, global = true, allow_hyphen_values = true)]
+    #[arg(default_value = "container", value_name = "NAME")]
     hostname: OsString,
     #[command(subcommand)]
     half: Half,
@@ -124,7 +125,11 @@ fn banner(command: &[OsString]) {
 fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
     // Our child starts with them blocked, too: it would miss what comes early.
     SigSet::all().thread_block().context("cannot block signals")?;
-    let ours = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+    // What our caller ignores stays ignored, as SIGHUP under nohup(1).
+    let ignored = u64::from_str_radix(&own_status("SigIgn:")?, 16)?;
+    let mut ours = vec![SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+    ours.retain(|signal| ignored & (1 << (signal - 1)) == 0);
+    ours.push(SIGCHLD);
     SignalsInfo::new(ours).context("cannot catch signals")
 }
 
@@ -132,6 +137,15 @@ fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
 /// fork(2) and execve(2) it would stay so in the command.
 fn unblock_signals() -> Result<()> {
     SigSet::empty().thread_set_mask().context("cannot unblock signals")
+}
+
+/// A line of `/proc/self/status`, see proc(5).
+fn own_status(name: &str) -> Result<String> {
+    let status =
+        fs::read_to_string("/proc/self/status").context(Stage::ReadStatus)?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name));
+    let value = value.with_context(|| format!("no {name} for ourselves"))?;
+    Ok(value.trim().to_owned())
 }
 
 /// Leaves the host's namespaces for new ones, see unshare(2).
@@ -167,15 +181,6 @@ fn has_cap_sys_admin() -> Result<bool> {
     Ok(capabilities & (1 << 21) != 0)
 }
 
-/// A line of `/proc/self/status`, see proc_pid_status(5).
-fn own_status(name: &str) -> Result<String> {
-    let status =
-        fs::read_to_string("/proc/self/status").context(Stage::ReadStatus)?;
-    let value = status.lines().find_map(|line| line.strip_prefix(name));
-    let value = value.with_context(|| format!("no {name} for ourselves"))?;
-    Ok(value.trim().to_owned())
-}
-
 /// Whether somebody sits at the terminal and waits for us. In a pipeline it
 /// belongs to others, too.
 fn in_foreground() -> bool {
@@ -195,7 +200,7 @@ fn take_terminal() {
 }
 
 /// Lets the kernel kill us when the launcher dies, and PID 1 takes all others
-/// in its namespace with it. See PR_SET_PDEATHSIG(2const).
+/// in its namespace with it. See prctl(2).
 fn die_with(launcher: &str) -> Result<()> {
     set_pdeathsig(Signal::SIGKILL).context("cannot die with the launcher")?;
     // Had it died before that line, we would have another parent by now.
@@ -218,12 +223,13 @@ fn supervise(
                     if let Some(status) = ended {
                         return Ok(exit_code(status));
                     }
-                    bury_orphans(pid);
+                    reap_orphans(pid);
                 }
-                // A Ctrl-C has no sender: the terminal gives it to all of its
-                // foreground processes, and the command is one of them.
-                (SIGINT | SIGQUIT, None) => {}
-                // PID 1 cannot be stopped: Ctrl-Z must not stop the others.
+                // A Ctrl-C has no sender: the terminal gives it to a whole
+                // process group, and whoever is in ours has got it already.
+                (SIGINT | SIGQUIT, None)
+                    if getpgid(Some(pid)) == Ok(getpgrp()) => {}
+                // Nothing in here stops PID 1: Ctrl-Z must not stop the rest.
                 (SIGTSTP, _) => _ = killpg(getpgrp(), Signal::SIGCONT),
                 (signal, _) => _ = kill(pid, Signal::try_from(signal)?),
             }
@@ -233,15 +239,16 @@ fn supervise(
 
 /// Waits for those whose parents are dead: they are children of PID 1 now,
 /// and without this they would stay zombies. See pid_namespaces(7).
-fn bury_orphans(command: Pid) {
+fn reap_orphans(command: Pid) {
     let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
-    loop {
-        // Only a look: the status of the command is not ours to take.
-        match waitid(Id::All, ended | WaitPidFlag::WNOWAIT) {
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
-            Ok(status) if status.pid() == Some(command) => return,
-            // EINVAL among them: nix has no name for real-time signals.
-            _ => _ = waitid(Id::All, ended),
+    let look = ended | WaitPidFlag::WNOWAIT;
+    // The status of the command is not ours to take.
+    while waitid(Id::Pid(command), look) == Ok(WaitStatus::StillAlive) {
+        match waitid(Id::All, look).map(|status| status.pid()) {
+            Ok(Some(pid)) if pid != command => _ = waitid(Id::Pid(pid), ended),
+            Ok(_) => return,
+            // EINVAL: nix has no name for the real-time signal that it was.
+            Err(_) => _ = waitid(Id::All, ended),
         }
     }
 }

@@ -27,7 +27,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, getegid, geteuid, getpgrp, sethostname};
+use nix::unistd::{Pid, getegid, geteuid, getpgid, getpgrp, sethostname};
 use nix::unistd::{chdir, close, pivot_root, tcgetpgrp, tcsetpgrp};
 use signal_hook::consts::signal::*;
 use signal_hook::iterator::SignalsInfo;
@@ -38,10 +38,12 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 #[command(disable_help_subcommand = true)]
 struct Cli {
     /// The host name inside
-    #[arg(long, global = true, default_value = "container")]
+    #[arg(long, global = true, allow_hyphen_values = true)]
+    #[arg(default_value = "container", value_name = "NAME")]
     hostname: OsString,
     /// The root directory inside [default: fs, built when it is not there]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, allow_hyphen_values = true)]
+    #[arg(value_name = "DIR")]
     rootfs: Option<PathBuf>,
     #[command(subcommand)]
     half: Half,
@@ -143,7 +145,11 @@ fn banner(command: &[OsString]) {
 fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
     // Our child starts with them blocked, too: it would miss what comes early.
     SigSet::all().thread_block().context("cannot block signals")?;
-    let ours = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+    // What our caller ignores stays ignored, as SIGHUP under nohup(1).
+    let ignored = u64::from_str_radix(&own_status("SigIgn:")?, 16)?;
+    let mut ours = vec![SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+    ours.retain(|signal| ignored & (1 << (signal - 1)) == 0);
+    ours.push(SIGCHLD);
     SignalsInfo::new(ours).context("cannot catch signals")
 }
 
@@ -151,6 +157,15 @@ fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
 /// fork(2) and execve(2) it would stay so in the command.
 fn unblock_signals() -> Result<()> {
     SigSet::empty().thread_set_mask().context("cannot unblock signals")
+}
+
+/// A line of `/proc/self/status`, see proc(5).
+fn own_status(name: &str) -> Result<String> {
+    let status =
+        fs::read_to_string("/proc/self/status").context(Stage::ReadStatus)?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name));
+    let value = value.with_context(|| format!("no {name} for ourselves"))?;
+    Ok(value.trim().to_owned())
 }
 
 /// Leaves the host's namespaces for new ones, see unshare(2).
@@ -186,15 +201,6 @@ fn has_cap_sys_admin() -> Result<bool> {
     Ok(capabilities & (1 << 21) != 0)
 }
 
-/// A line of `/proc/self/status`, see proc_pid_status(5).
-fn own_status(name: &str) -> Result<String> {
-    let status =
-        fs::read_to_string("/proc/self/status").context(Stage::ReadStatus)?;
-    let value = status.lines().find_map(|line| line.strip_prefix(name));
-    let value = value.with_context(|| format!("no {name} for ourselves"))?;
-    Ok(value.trim().to_owned())
-}
-
 /// Whether somebody sits at the terminal and waits for us. In a pipeline it
 /// belongs to others, too.
 fn in_foreground() -> bool {
@@ -214,7 +220,7 @@ fn take_terminal() {
 }
 
 /// Lets the kernel kill us when the launcher dies, and PID 1 takes all others
-/// in its namespace with it. See PR_SET_PDEATHSIG(2const).
+/// in its namespace with it. See prctl(2).
 fn die_with(launcher: &str) -> Result<()> {
     set_pdeathsig(Signal::SIGKILL).context("cannot die with the launcher")?;
     // Had it died before that line, we would have another parent by now.
@@ -239,8 +245,8 @@ fn enter_mount_namespace() -> Result<()> {
 /// Mounts a proc that shows our PID namespace in the new root, see proc(5).
 /// Nobody runs or opens more than data there, hence the flags.
 ///
-/// Fails with EPERM where the host's own /proc is partly hidden, as it is in
-/// Docker: the new one would show what somebody took care to mask.
+/// In a user namespace this fails with EPERM where the host's own /proc is
+/// partly hidden, as in Docker: the new one would show what is masked there.
 fn mount_proc(root: &Path) -> Result<()> {
     let stage = || Stage::MountProc(root.join("proc"));
     // A symlink `proc -> /etc` must not lead our mount out of the new root.
@@ -261,6 +267,10 @@ fn mount_proc(root: &Path) -> Result<()> {
 /// Fails with EINVAL when the current root is not a mount point (a chroot,
 /// the initramfs) or one of the two is shared.
 fn enter_root(root: &Path) -> Result<()> {
+    // By its full name: `.` would still be what lies below the new mount.
+    let root = &root
+        .canonicalize()
+        .with_context(|| Stage::BindRoot(root.to_owned()))?;
     // The new root has to be a mount point. It becomes one by a bind mount on
     // itself; MS_REC, since what is mounted below belongs to it.
     let (bind, none) = (MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>);
@@ -269,7 +279,8 @@ fn enter_root(root: &Path) -> Result<()> {
     mount_proc(root)?;
     chdir(root).with_context(|| Stage::BindRoot(root.to_owned()))?;
     // The old root now lies on top of the new one, so no folder is needed to
-    // put it in, and `/..` leads to it until it is detached.
+    // put it in. Until it is detached `/..` leads to it, and so could a
+    // symlink of the new root's: none may be followed before that.
     pivot_root(".", ".").with_context(|| Stage::PivotRoot(root.to_owned()))?;
     make_devices()?;
     umount2("/..", MntFlags::MNT_DETACH).context(Stage::DetachOldRoot)?;
@@ -280,6 +291,7 @@ fn enter_root(root: &Path) -> Result<()> {
 /// counts on. Making device nodes takes more than root in a user namespace,
 /// so these are the host's, bind mounted; its disks stay out.
 fn make_devices() -> Result<()> {
+    ensure!(!Path::new("/dev").is_symlink(), "/dev in the root is a symlink");
     let (tmpfs, none) = (Some("tmpfs"), None::<&str>);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount(tmpfs, "/dev", tmpfs, flags, Some("mode=755,size=64k"))
@@ -339,12 +351,13 @@ fn supervise(
                     if let Some(status) = ended {
                         return Ok(exit_code(status));
                     }
-                    bury_orphans(pid);
+                    reap_orphans(pid);
                 }
-                // A Ctrl-C has no sender: the terminal gives it to all of its
-                // foreground processes, and the command is one of them.
-                (SIGINT | SIGQUIT, None) => {}
-                // PID 1 cannot be stopped: Ctrl-Z must not stop the others.
+                // A Ctrl-C has no sender: the terminal gives it to a whole
+                // process group, and whoever is in ours has got it already.
+                (SIGINT | SIGQUIT, None)
+                    if getpgid(Some(pid)) == Ok(getpgrp()) => {}
+                // Nothing in here stops PID 1: Ctrl-Z must not stop the rest.
                 (SIGTSTP, _) => _ = killpg(getpgrp(), Signal::SIGCONT),
                 (signal, _) => _ = kill(pid, Signal::try_from(signal)?),
             }
@@ -354,15 +367,16 @@ fn supervise(
 
 /// Waits for those whose parents are dead: they are children of PID 1 now,
 /// and without this they would stay zombies. See pid_namespaces(7).
-fn bury_orphans(command: Pid) {
+fn reap_orphans(command: Pid) {
     let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
-    loop {
-        // Only a look: the status of the command is not ours to take.
-        match waitid(Id::All, ended | WaitPidFlag::WNOWAIT) {
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
-            Ok(status) if status.pid() == Some(command) => return,
-            // EINVAL among them: nix has no name for real-time signals.
-            _ => _ = waitid(Id::All, ended),
+    let look = ended | WaitPidFlag::WNOWAIT;
+    // The status of the command is not ours to take.
+    while waitid(Id::Pid(command), look) == Ok(WaitStatus::StillAlive) {
+        match waitid(Id::All, look).map(|status| status.pid()) {
+            Ok(Some(pid)) if pid != command => _ = waitid(Id::Pid(pid), ended),
+            Ok(_) => return,
+            // EINVAL: nix has no name for the real-time signal that it was.
+            Err(_) => _ = waitid(Id::All, ended),
         }
     }
 }

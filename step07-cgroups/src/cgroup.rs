@@ -36,7 +36,7 @@ pub struct Limits {
     cpus: Option<f64>,
 }
 
-/// More processes no kernel can number, see proc_sys_kernel(5).
+/// More processes no kernel can number, see /proc/sys/kernel/pid_max, proc(5).
 const PID_MAX_LIMIT: u64 = 4_194_304;
 
 /// A limit on processors is a time to run, in microseconds, in every period.
@@ -61,8 +61,8 @@ fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A number of processors. The kernel counts in thousandths of a second, and
-/// less than one of them in a period of a hundred it refuses.
+/// A number of processors. The kernel refuses less than 1 ms in a period; of
+/// ours, 100 ms, that is 0.01.
 fn parse_cpus(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(cpus) if (0.01..=8192.0).contains(&cpus) => Ok(cpus),
@@ -204,10 +204,9 @@ fn write(folder: &Path, file: &str, text: &str) -> Result<()> {
 /// A limit as one would say it: 52,428,800 bytes are 50 MiB.
 fn size(bytes: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let unit = units.iter().find(|(shift, _)| bytes % (1 << shift) == 0);
-    match unit {
-        Some((shift, name)) => format!("{} {name}", bytes >> shift),
-        None => format!("{bytes} bytes"),
+    match units.iter().find(|(shift, _)| bytes % (1 << shift) == 0) {
+        Some((shift, unit)) => format!("{} {unit}", bytes >> shift),
+        None => format!("{bytes} B"),
     }
 }
 
@@ -265,7 +264,11 @@ impl Hierarchy {
     ///
     /// A group has processes or hands controllers down, never both, and our
     /// own has one process at least: us. When we are alone we move to a leaf
-    /// below it. Otherwise the next one above that can do it has to serve.
+    /// below it. Otherwise the next one above that can has to serve, although
+    /// the limits of our own are then not the container's.
+    ///
+    /// What hands controllers down goes on to, as it does after other
+    /// programs, except for a group that we were alone in.
     fn parent(
         self,
         controllers: &[&'static str],
@@ -283,8 +286,8 @@ impl Hierarchy {
             .find(|above| {
                 let procs = above.join("cgroup.procs");
                 above.starts_with(&self.mount)
-                    && hands_down(above, controllers)
                     && access(&procs, AccessFlags::W_OK).is_ok()
+                    && hand_down(above, '+', controllers).is_ok()
             })
             .map(Path::to_owned)
             .ok_or(error)
@@ -297,14 +300,6 @@ fn hand_down(own: &Path, sign: char, controllers: &[&str]) -> Result<()> {
     let signed = controllers.iter().map(|name| format!("{sign}{name}"));
     let line = signed.collect::<Vec<_>>().join(" ");
     write(own, "cgroup.subtree_control", &line)
-}
-
-/// Whether a group of version 2 does hand these controllers down.
-fn hands_down(folder: &Path, controllers: &[&str]) -> bool {
-    let names = fs::read_to_string(folder.join("cgroup.subtree_control"));
-    let names = names.unwrap_or_default();
-    let names: Vec<_> = names.split_whitespace().collect();
-    controllers.iter().all(|name| names.contains(name))
 }
 
 /// A group below our own for the launcher, see [`Hierarchy::parent`].

@@ -69,6 +69,11 @@ impl<'a> Transcript<'a> {
         self.type_line(&line)
     }
 
+    /// What was typed and seen.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Asserts it.
     pub fn matches(&self, name: &str) {
         let mut settings = insta::Settings::clone_current();

@@ -28,6 +28,9 @@ fn the_host_name_can_be_chosen(subject: &Subject) -> Result<()> {
         let output = subject.command(args).run()?;
         output.expect_status(0)?.expect_out("web\n").context(args[0])?;
     }
+    // Whatever it is, it is a name to the inner half, too.
+    let output = subject.command(["--hostname=-x", "run", "hostname"]).run()?;
+    output.expect_status(0)?.expect_out("-x\n")?;
     Ok(())
 }
 

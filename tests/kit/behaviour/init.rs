@@ -10,7 +10,7 @@ use nix::sys::signal::Signal::{
     self, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
 };
 
-use crate::harness::Test;
+use crate::harness::{Test, skip};
 use crate::process::{self, settles};
 use crate::program::{Findings, Held, Subject, is_probe};
 use crate::tests;
@@ -18,6 +18,7 @@ use crate::tests;
 /// From step03 on.
 pub const TESTS: &[Test] = tests![needs container:
     orphans_are_reaped,
+    a_status_is_not_lost_among_orphans,
     a_trap_runs,
     signals_end_a_plain_command,
     a_stopped_command_can_be_continued,
@@ -50,6 +51,25 @@ fn orphans_are_reaped(subject: &Subject) -> Result<()> {
     ensure!(settles(|| zombies() == 0), "{} zombies stay", zombies());
     running.end_input();
     running.wait()?.expect_status(0)?;
+    Ok(())
+}
+
+/// The command ends while PID 1 is busy with an orphan that ended before it:
+/// strace(1) makes each look for the dead take longer than that.
+fn a_status_is_not_lost_among_orphans(subject: &Subject) -> Result<()> {
+    let looks = ["waitid", "wait4"];
+    for slow in looks {
+        let delay = format!("inject={slow}:delay_exit=300000");
+        let args = ["-f", "-qq", "-o", "/dev/null", "-e", &delay];
+        let output = subject
+            .sh("(sleep 0.2 &); sleep 0.35; exit 7")
+            .through("strace", args)
+            .run()?;
+        if output.err().contains("suite: cannot start") {
+            return Err(skip("there is no strace here"));
+        }
+        output.expect_status(7).context(slow)?;
+    }
     Ok(())
 }
 

@@ -3,8 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 
 use crate::harness::{Test, skip};
 use crate::program::{Output, Subject};
@@ -22,6 +25,7 @@ pub const TESTS: &[Test] = tests![needs container:
     few_descriptors,
     an_argument_list_that_is_too_long,
     sigchld_ignored_by_the_caller,
+    what_the_caller_ignores_stays_ignored,
 ];
 
 /// For every step.
@@ -187,6 +191,21 @@ fn an_argument_list_that_is_too_long(subject: &Subject) -> Result<()> {
 fn sigchld_ignored_by_the_caller(subject: &Subject) -> Result<()> {
     let output = subject.sh("exit 7").ignoring("CHLD").run()?;
     output.expect_status(7)?.expect_no_panic()?;
+    Ok(())
+}
+
+/// As under nohup(1): the command is told as little of it as the launcher.
+fn what_the_caller_ignores_stays_ignored(subject: &Subject) -> Result<()> {
+    let start = subject.sh("echo @@ ready; read line; exit 7");
+    let mut running = start.ignoring("HUP INT").with_input().spawn()?;
+    running.wait_for_output("@@ ready")?;
+    for signal in [Signal::SIGHUP, Signal::SIGINT] {
+        running.signal(signal)?;
+    }
+    // Long enough for a signal that is passed on to arrive.
+    thread::sleep(Duration::from_millis(100));
+    running.end_input();
+    running.wait()?.expect_status(7)?;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The root directory and the environment. From step04 on.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -19,6 +19,12 @@ pub const TESTS: &[Test] = tests![needs container:
     a_root_that_does_not_exist,
     a_root_that_is_no_directory,
     the_default_root_is_built,
+];
+
+/// From step06 on.
+pub const PIVOTED: &[Test] = tests![needs container:
+    the_root_of_all_is_refused,
+    dev_is_not_mounted_through_a_symlink,
 ];
 
 impl Subject<'_> {
@@ -100,6 +106,12 @@ fn another_root_can_be_named(subject: &Subject) -> Result<()> {
                 .expect_out("the other")
                 .context(format!("with --rootfs {root:?}"))?;
         }
+        let here = "cd 'another root'; exec \"$@\"";
+        let output = subject
+            .command(["--rootfs", ".", "run", "cat", "/etc/which"])
+            .through("/bin/sh", ["-c", here, "sh"])
+            .run()?;
+        output.expect_status(0)?.expect_out("the other")?;
         Ok(())
     })
 }
@@ -117,6 +129,29 @@ fn a_root_that_is_no_directory(subject: &Subject) -> Result<()> {
         subject.command(["--rootfs", "secret", "run", "true"]).run()?;
     output.expect_failure(125, "secret")?;
     Ok(())
+}
+
+fn the_root_of_all_is_refused(subject: &Subject) -> Result<()> {
+    let output = subject.command(["--rootfs", "/", "run", "true"]).run()?;
+    output.expect_failure(125, "pivot_root")?;
+    ensure!(output.err().contains("hint: "), "no hint: {output}");
+    Ok(())
+}
+
+/// While the old root is still there, `..` leads from the new one to it.
+fn dev_is_not_mounted_through_a_symlink(subject: &Subject) -> Result<()> {
+    subject.apart(|subject| {
+        let dev = subject.sandbox.fs().join("dev");
+        for target in ["../bin", "/bin"] {
+            if fs::remove_dir(&dev).is_err() {
+                fs::remove_file(&dev)?;
+            }
+            symlink(target, &dev)?;
+            let output = subject.start(["true"]).run()?;
+            output.expect_failure(125, "/dev").context(target)?;
+        }
+        Ok(())
+    })
 }
 
 fn the_default_root_is_built(subject: &Subject) -> Result<()> {
