@@ -260,15 +260,14 @@ impl Hierarchy {
     }
 
     /// The group of version 2 to make ours in: one that hands `controllers`
-    /// down to those below it.
+    /// down to those below it, now or from now on.
     ///
     /// A group has processes or hands controllers down, never both, and our
-    /// own has one process at least: us. When we are alone we move to a leaf
-    /// below it. Otherwise the next one above that can has to serve, although
-    /// the limits of our own are then not the container's.
-    ///
-    /// What hands controllers down goes on to, as it does after other
-    /// programs, except for a group that we were alone in.
+    /// own has one process at least: us. So the next one above that can has
+    /// to serve, although the limits of our own are then not the container's.
+    /// Where there is none we move to a leaf below our own, if nobody else is
+    /// in it. It comes last because of kill -9: a group that hands controllers
+    /// down can no longer be entered, so no next run would get there to sweep.
     fn parent(
         self,
         controllers: &[&'static str],
@@ -277,20 +276,18 @@ impl Hierarchy {
         let Err(error) = hand_down(&self.own, '+', controllers) else {
             return Ok(self.own);
         };
-        if let Ok(entered) = Leaf::enter(&self.own, controllers) {
-            *leaf = Some(entered);
-            return Ok(self.own);
-        }
         let mut above = self.own.ancestors().skip(1);
-        above
-            .find(|above| {
-                let procs = above.join("cgroup.procs");
-                above.starts_with(&self.mount)
-                    && access(&procs, AccessFlags::W_OK).is_ok()
-                    && hand_down(above, '+', controllers).is_ok()
-            })
-            .map(Path::to_owned)
-            .ok_or(error)
+        let above = above.find(|above| {
+            let procs = above.join("cgroup.procs");
+            above.starts_with(&self.mount)
+                && access(&procs, AccessFlags::W_OK).is_ok()
+                && hand_down(above, '+', controllers).is_ok()
+        });
+        if let Some(above) = above {
+            return Ok(above.to_owned());
+        }
+        *leaf = Some(Leaf::enter(&self.own, controllers).map_err(|_| error)?);
+        Ok(self.own)
     }
 }
 
