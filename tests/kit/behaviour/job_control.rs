@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = tests![needs container:
     bash_has_job_control,
     job_control_below_a_shell,
     ctrl_c_arrives_once,
+    ctrl_z_stops_no_container,
     ctrl_d_ends_the_shell,
 ];
 
@@ -171,6 +172,20 @@ fn ctrl_c_arrives_once(subject: &Subject) -> Result<()> {
     ensure!(times == 1, "Ctrl-C arrived {times} times");
     running.signal(Signal::SIGTERM)?;
     running.wait()?.expect_status(9)?;
+    Ok(())
+}
+
+/// There would be nobody to continue it: nothing can stop PID 1, and so the
+/// launcher's caller is not told.
+fn ctrl_z_stops_no_container(subject: &Subject) -> Result<()> {
+    let mut terminal = Terminal::new(subject)?;
+    let running = terminal.of(subject.start(["sleep", "44"])).spawn()?;
+    let sleep = foreground_sleep("44")?;
+    terminal.types(CTRL_Z)?;
+    thread::sleep(Duration::from_millis(100));
+    ensure!(settles(|| sleep.state() == Some('S')), "Ctrl-Z stopped it");
+    terminal.types(CTRL_C)?;
+    running.wait()?.expect_status(130)?;
     Ok(())
 }
 
