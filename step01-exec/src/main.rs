@@ -99,12 +99,6 @@ fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
     SignalsInfo::new(ours).context("cannot catch signals")
 }
 
-/// Blocks no signal any more, also none that our caller had blocked: through
-/// fork(2) and execve(2) it would stay so in the command.
-fn unblock_signals() -> Result<()> {
-    SigSet::empty().thread_set_mask().context("cannot unblock signals")
-}
-
 /// A line of `/proc/self/status`, see proc(5).
 fn own_status(name: &str) -> Result<String> {
     let status = fs::read_to_string("/proc/self/status")
@@ -138,6 +132,12 @@ fn supervise(
             }
         }
     }
+}
+
+/// Blocks no signal any more, also none that our caller had blocked: through
+/// fork(2) and execve(2) it would stay so in the command.
+fn unblock_signals() -> Result<()> {
+    SigSet::empty().thread_set_mask().context("cannot unblock signals")
 }
 
 /// The status that a shell would give: the command's own, or 128 + N when

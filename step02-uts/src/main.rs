@@ -110,12 +110,6 @@ fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
     SignalsInfo::new(ours).context("cannot catch signals")
 }
 
-/// Blocks no signal any more, also none that our caller had blocked: through
-/// fork(2) and execve(2) it would stay so in the command.
-fn unblock_signals() -> Result<()> {
-    SigSet::empty().thread_set_mask().context("cannot unblock signals")
-}
-
 /// A line of `/proc/self/status`, see proc(5).
 fn own_status(name: &str) -> Result<String> {
     let status =
@@ -144,18 +138,18 @@ fn enter_namespaces() -> Result<()> {
     write_map("uid_map", &format!("0 {uid} 1"))
 }
 
-/// Writes one of the files that say who we are in our user namespace, see
-/// user_namespaces(7). `0 1000 1` means: 0 inside is 1000 outside, one id.
-fn write_map(file: &'static str, line: &str) -> Result<()> {
-    fs::write(format!("/proc/self/{file}"), line).context(Stage::MapIds(file))
-}
-
 /// Whether the kernel would let us unshare. It asks for the capability, not
 /// for uid 0: root in Docker is uid 0 and lacks it. See capabilities(7).
 fn has_cap_sys_admin() -> Result<bool> {
     let capabilities = own_status("CapEff:")?;
     let capabilities = u64::from_str_radix(&capabilities, 16)?;
     Ok(capabilities & (1 << 21) != 0)
+}
+
+/// Writes one of the files that say who we are in our user namespace, see
+/// user_namespaces(7). `0 1000 1` means: 0 inside is 1000 outside, one id.
+fn write_map(file: &'static str, line: &str) -> Result<()> {
+    fs::write(format!("/proc/self/{file}"), line).context(Stage::MapIds(file))
 }
 
 /// Passes signals on to `process` until it has ended, and gives its status.
@@ -182,6 +176,12 @@ fn supervise(
             }
         }
     }
+}
+
+/// Blocks no signal any more, also none that our caller had blocked: through
+/// fork(2) and execve(2) it would stay so in the command.
+fn unblock_signals() -> Result<()> {
+    SigSet::empty().thread_set_mask().context("cannot unblock signals")
 }
 
 /// The status that a shell would give: the command's own, or 128 + N when

@@ -146,12 +146,6 @@ fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
     SignalsInfo::new(ours).context("cannot catch signals")
 }
 
-/// Blocks no signal any more, also none that our caller had blocked: through
-/// fork(2) and execve(2) it would stay so in the command.
-fn unblock_signals() -> Result<()> {
-    SigSet::empty().thread_set_mask().context("cannot unblock signals")
-}
-
 /// A line of `/proc/self/status`, see proc(5).
 fn own_status(name: &str) -> Result<String> {
     let status =
@@ -180,12 +174,6 @@ fn enter_namespaces() -> Result<()> {
     write_map("uid_map", &format!("0 {uid} 1"))
 }
 
-/// Writes one of the files that say who we are in our user namespace, see
-/// user_namespaces(7). `0 1000 1` means: 0 inside is 1000 outside, one id.
-fn write_map(file: &'static str, line: &str) -> Result<()> {
-    fs::write(format!("/proc/self/{file}"), line).context(Stage::MapIds(file))
-}
-
 /// Whether the kernel would let us unshare. It asks for the capability, not
 /// for uid 0: root in Docker is uid 0 and lacks it. See capabilities(7).
 fn has_cap_sys_admin() -> Result<bool> {
@@ -194,39 +182,10 @@ fn has_cap_sys_admin() -> Result<bool> {
     Ok(capabilities & (1 << 21) != 0)
 }
 
-/// Whether somebody sits at the terminal and waits for us. In a pipeline it
-/// belongs to others, too.
-fn in_foreground() -> bool {
-    io::stdout().is_terminal() && tcgetpgrp(io::stdin()) == Ok(getpgrp())
-}
-
-/// Makes our process group the terminal's foreground one, see tcsetpgrp(3).
-///
-/// An interactive shell asks the terminal for that group, and hands it back
-/// at its end. The launcher's has no number in a new PID namespace; ours has.
-fn take_terminal() {
-    // This is the kernel's answer to those in the background.
-    let refusal = SigSet::from(Signal::SIGTTOU);
-    let _ = refusal.thread_block();
-    let _ = tcsetpgrp(io::stdin(), getpgrp());
-    let _ = refusal.thread_unblock();
-}
-
-/// Lets the kernel kill us when the launcher dies, and PID 1 takes all others
-/// in its namespace with it. See prctl(2).
-fn die_with(launcher: &str) -> Result<()> {
-    set_pdeathsig(Signal::SIGKILL).context("cannot die with the launcher")?;
-    // Had it died before that line, we would have another parent by now.
-    ensure!(own_status("PPid:")? == launcher, "the launcher is gone");
-    Ok(())
-}
-
-/// Makes `root` our root directory, see chroot(2). Fails with EPERM without
-/// CAP_SYS_CHROOT, and with EACCES behind a folder that we may not search.
-fn enter_root(root: &Path) -> Result<()> {
-    chroot(root).with_context(|| Stage::Chroot(root.to_owned()))?;
-    // Our working directory is still outside; `..` would lead on from there.
-    chdir("/").context("cannot change to the new root")
+/// Writes one of the files that say who we are in our user namespace, see
+/// user_namespaces(7). `0 1000 1` means: 0 inside is 1000 outside, one id.
+fn write_map(file: &'static str, line: &str) -> Result<()> {
+    fs::write(format!("/proc/self/{file}"), line).context(Stage::MapIds(file))
 }
 
 /// The environment inside: of the host's, only the terminal's type goes in.
@@ -235,6 +194,12 @@ fn environment() -> Vec<(&'static str, OsString)> {
     let mut variables = vec![("PATH", PATH.into()), ("HOME", "/root".into())];
     variables.extend(env::var_os("TERM").map(|term| ("TERM", term)));
     variables
+}
+
+/// Whether somebody sits at the terminal and waits for us. In a pipeline it
+/// belongs to others, too.
+fn in_foreground() -> bool {
+    io::stdout().is_terminal() && tcgetpgrp(io::stdin()) == Ok(getpgrp())
 }
 
 /// Passes signals on to `process` until it has ended, and gives its status.
@@ -266,6 +231,12 @@ fn supervise(
     }
 }
 
+/// Blocks no signal any more, also none that our caller had blocked: through
+/// fork(2) and execve(2) it would stay so in the command.
+fn unblock_signals() -> Result<()> {
+    SigSet::empty().thread_set_mask().context("cannot unblock signals")
+}
+
 /// Waits for those whose parents are dead: they are children of PID 1 now,
 /// and without this they would stay zombies. See pid_namespaces(7).
 fn reap_orphans(command: Pid) {
@@ -288,6 +259,35 @@ fn exit_code(status: ExitStatus) -> u8 {
     let signal = || status.signal().map(|number| 128 + number);
     let code = status.code().or_else(signal);
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
+}
+
+/// Makes our process group the terminal's foreground one, see tcsetpgrp(3).
+///
+/// An interactive shell asks the terminal for that group, and hands it back
+/// at its end. The launcher's has no number in a new PID namespace; ours has.
+fn take_terminal() {
+    // This is the kernel's answer to those in the background.
+    let refusal = SigSet::from(Signal::SIGTTOU);
+    let _ = refusal.thread_block();
+    let _ = tcsetpgrp(io::stdin(), getpgrp());
+    let _ = refusal.thread_unblock();
+}
+
+/// Lets the kernel kill us when the launcher dies, and PID 1 takes all others
+/// in its namespace with it. See prctl(2).
+fn die_with(launcher: &str) -> Result<()> {
+    set_pdeathsig(Signal::SIGKILL).context("cannot die with the launcher")?;
+    // Had it died before that line, we would have another parent by now.
+    ensure!(own_status("PPid:")? == launcher, "the launcher is gone");
+    Ok(())
+}
+
+/// Makes `root` our root directory, see chroot(2). Fails with EPERM without
+/// CAP_SYS_CHROOT, and with EACCES behind a folder that we may not search.
+fn enter_root(root: &Path) -> Result<()> {
+    chroot(root).with_context(|| Stage::Chroot(root.to_owned()))?;
+    // Our working directory is still outside; `..` would lead on from there.
+    chdir("/").context("cannot change to the new root")
 }
 
 /// Reports why the command did not start. The status is 127 when it was not

@@ -153,12 +153,6 @@ fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
     SignalsInfo::new(ours).context("cannot catch signals")
 }
 
-/// Blocks no signal any more, also none that our caller had blocked: through
-/// fork(2) and execve(2) it would stay so in the command.
-fn unblock_signals() -> Result<()> {
-    SigSet::empty().thread_set_mask().context("cannot unblock signals")
-}
-
 /// A line of `/proc/self/status`, see proc(5).
 fn own_status(name: &str) -> Result<String> {
     let status =
@@ -187,12 +181,6 @@ fn enter_namespaces() -> Result<()> {
     write_map("uid_map", &format!("0 {uid} 1"))
 }
 
-/// Writes one of the files that say who we are in our user namespace, see
-/// user_namespaces(7). `0 1000 1` means: 0 inside is 1000 outside, one id.
-fn write_map(file: &'static str, line: &str) -> Result<()> {
-    fs::write(format!("/proc/self/{file}"), line).context(Stage::MapIds(file))
-}
-
 /// Whether the kernel would let us unshare. It asks for the capability, not
 /// for uid 0: root in Docker is uid 0 and lacks it. See capabilities(7).
 fn has_cap_sys_admin() -> Result<bool> {
@@ -201,131 +189,10 @@ fn has_cap_sys_admin() -> Result<bool> {
     Ok(capabilities & (1 << 21) != 0)
 }
 
-/// Whether somebody sits at the terminal and waits for us. In a pipeline it
-/// belongs to others, too.
-fn in_foreground() -> bool {
-    io::stdout().is_terminal() && tcgetpgrp(io::stdin()) == Ok(getpgrp())
-}
-
-/// Makes our process group the terminal's foreground one, see tcsetpgrp(3).
-///
-/// An interactive shell asks the terminal for that group, and hands it back
-/// at its end. The launcher's has no number in a new PID namespace; ours has.
-fn take_terminal() {
-    // This is the kernel's answer to those in the background.
-    let refusal = SigSet::from(Signal::SIGTTOU);
-    let _ = refusal.thread_block();
-    let _ = tcsetpgrp(io::stdin(), getpgrp());
-    let _ = refusal.thread_unblock();
-}
-
-/// Lets the kernel kill us when the launcher dies, and PID 1 takes all others
-/// in its namespace with it. See prctl(2).
-fn die_with(launcher: &str) -> Result<()> {
-    set_pdeathsig(Signal::SIGKILL).context("cannot die with the launcher")?;
-    // Had it died before that line, we would have another parent by now.
-    ensure!(own_status("PPid:")? == launcher, "the launcher is gone");
-    Ok(())
-}
-
-/// Takes a mount table of our own, a copy of the host's, and cuts it loose,
-/// so that nothing mounted below shows up outside: on systemd hosts `/` is
-/// shared, and copies of a shared mount tell each other what happens to them.
-/// See mount_namespaces(7).
-///
-/// The launcher stays in the host's, where it has to clean up. Fails with
-/// EINVAL when `/` is not a mount point, as in a plain chroot.
-fn enter_mount_namespace() -> Result<()> {
-    let namespace = CloneFlags::CLONE_NEWNS;
-    unshare(namespace).context(Stage::Unshare(namespace))?;
-    let (none, private) = (None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC);
-    mount(none, "/", none, private, none).context(Stage::MakeMountsPrivate)
-}
-
-/// Mounts a proc that shows our PID namespace in the new root, see proc(5).
-/// Nobody runs or opens more than data there, hence the flags.
-///
-/// In a user namespace this fails with EPERM where the host's own /proc is
-/// partly hidden, as in Docker: the new one would show what is masked there.
-fn mount_proc(root: &Path) -> Result<()> {
-    let stage = || Stage::MountProc(root.join("proc"));
-    // A symlink `proc -> /etc` must not lead our mount out of the new root.
-    let inside = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
-    let folder = File::open(root).with_context(stage)?;
-    let folder = openat2(folder, "proc", inside).with_context(stage)?;
-    let folder = format!("/proc/self/fd/{}", folder.as_raw_fd());
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    let (proc, none) = (Some("proc"), None::<&str>);
-    mount(proc, folder.as_str(), proc, flags, none).with_context(stage)
-}
-
-/// Makes `root` our root directory and takes the old one out of our mount
-/// table, see pivot_root(2).
-///
-/// Fails with EINVAL when the current root is not a mount point (a chroot,
-/// the initramfs) or one of the two is shared.
-fn enter_root(root: &Path) -> Result<()> {
-    // By its full name: `.` would still be what lies below the new mount.
-    let root = &root
-        .canonicalize()
-        .with_context(|| Stage::BindRoot(root.to_owned()))?;
-    // The new root has to be a mount point. It becomes one by a bind mount on
-    // itself; MS_REC, since what is mounted below belongs to it.
-    let (bind, none) = (MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>);
-    mount(Some(root), root, none, bind, none)
-        .with_context(|| Stage::BindRoot(root.to_owned()))?;
-    mount_proc(root)?;
-    chdir(root).with_context(|| Stage::BindRoot(root.to_owned()))?;
-    // The old root now lies on top of the new one, so no folder is needed to
-    // put it in. Until it is detached `/..` leads to it, and so could a
-    // symlink of the new root's: none may be followed before that.
-    pivot_root(".", ".").with_context(|| Stage::PivotRoot(root.to_owned()))?;
-    make_devices()?;
-    umount2("/..", MntFlags::MNT_DETACH).context(Stage::DetachOldRoot)?;
-    chdir("/").context("cannot change to the new root")
-}
-
-/// Puts a new tmpfs on /dev, and on it the few devices that every program
-/// counts on. Making device nodes takes more than root in a user namespace,
-/// so these are the host's, bind mounted; its disks stay out.
-fn make_devices() -> Result<()> {
-    ensure!(!Path::new("/dev").is_symlink(), "/dev in the root is a symlink");
-    let (tmpfs, none) = (Some("tmpfs"), None::<&str>);
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount(tmpfs, "/dev", tmpfs, flags, Some("mode=755,size=64k"))
-        .context(Stage::MakeDevice("/dev".into()))?;
-    for name in ["null", "zero", "full", "random", "urandom", "tty"] {
-        let device = Path::new("/dev").join(name);
-        let stage = || Stage::MakeDevice(device.clone());
-        File::create(&device).with_context(stage)?;
-        let host = Path::new("/../dev").join(name);
-        mount(Some(&host), &device, none, MsFlags::MS_BIND, none)
-            .with_context(stage)?;
-    }
-    let links =
-        [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")];
-    for (name, number) in links {
-        let link = Path::new("/dev").join(name);
-        symlink(format!("/proc/self/fd{number}"), &link)
-            .with_context(|| Stage::MakeDevice(link))?;
-    }
-    Ok(())
-}
-
-/// Closes what our caller left open besides stdin, stdout and stderr: a
-/// folder among it would lead past every root, see fchdir(2).
-fn close_inherited() -> Result<()> {
-    let open =
-        fs::read_dir("/proc/self/fd").context("cannot list /proc/self/fd")?;
-    let names: Vec<_> = open.flatten().map(|entry| entry.file_name()).collect();
-    let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
-    for number in numbers.filter(|number: &RawFd| *number > 2) {
-        // EBADF for the one that listed the others.
-        let _ = close(number);
-    }
-    Ok(())
+/// Writes one of the files that say who we are in our user namespace, see
+/// user_namespaces(7). `0 1000 1` means: 0 inside is 1000 outside, one id.
+fn write_map(file: &'static str, line: &str) -> Result<()> {
+    fs::write(format!("/proc/self/{file}"), line).context(Stage::MapIds(file))
 }
 
 /// The environment inside: of the host's, only the terminal's type goes in.
@@ -334,6 +201,12 @@ fn environment() -> Vec<(&'static str, OsString)> {
     let mut variables = vec![("PATH", PATH.into()), ("HOME", "/root".into())];
     variables.extend(env::var_os("TERM").map(|term| ("TERM", term)));
     variables
+}
+
+/// Whether somebody sits at the terminal and waits for us. In a pipeline it
+/// belongs to others, too.
+fn in_foreground() -> bool {
+    io::stdout().is_terminal() && tcgetpgrp(io::stdin()) == Ok(getpgrp())
 }
 
 /// Passes signals on to `process` until it has ended, and gives its status.
@@ -365,6 +238,12 @@ fn supervise(
     }
 }
 
+/// Blocks no signal any more, also none that our caller had blocked: through
+/// fork(2) and execve(2) it would stay so in the command.
+fn unblock_signals() -> Result<()> {
+    SigSet::empty().thread_set_mask().context("cannot unblock signals")
+}
+
 /// Waits for those whose parents are dead: they are children of PID 1 now,
 /// and without this they would stay zombies. See pid_namespaces(7).
 fn reap_orphans(command: Pid) {
@@ -387,6 +266,127 @@ fn exit_code(status: ExitStatus) -> u8 {
     let signal = || status.signal().map(|number| 128 + number);
     let code = status.code().or_else(signal);
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
+}
+
+/// Makes our process group the terminal's foreground one, see tcsetpgrp(3).
+///
+/// An interactive shell asks the terminal for that group, and hands it back
+/// at its end. The launcher's has no number in a new PID namespace; ours has.
+fn take_terminal() {
+    // This is the kernel's answer to those in the background.
+    let refusal = SigSet::from(Signal::SIGTTOU);
+    let _ = refusal.thread_block();
+    let _ = tcsetpgrp(io::stdin(), getpgrp());
+    let _ = refusal.thread_unblock();
+}
+
+/// Lets the kernel kill us when the launcher dies, and PID 1 takes all others
+/// in its namespace with it. See prctl(2).
+fn die_with(launcher: &str) -> Result<()> {
+    set_pdeathsig(Signal::SIGKILL).context("cannot die with the launcher")?;
+    // Had it died before that line, we would have another parent by now.
+    ensure!(own_status("PPid:")? == launcher, "the launcher is gone");
+    Ok(())
+}
+
+/// Closes what our caller left open besides stdin, stdout and stderr: a
+/// folder among it would lead past every root, see fchdir(2).
+fn close_inherited() -> Result<()> {
+    let open =
+        fs::read_dir("/proc/self/fd").context("cannot list /proc/self/fd")?;
+    let names: Vec<_> = open.flatten().map(|entry| entry.file_name()).collect();
+    let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+    for number in numbers.filter(|number: &RawFd| *number > 2) {
+        // EBADF for the one that listed the others.
+        let _ = close(number);
+    }
+    Ok(())
+}
+
+/// Takes a mount table of our own, a copy of the host's, and cuts it loose,
+/// so that nothing mounted below shows up outside: on systemd hosts `/` is
+/// shared, and copies of a shared mount tell each other what happens to them.
+/// See mount_namespaces(7).
+///
+/// The launcher stays in the host's, where it has to clean up. Fails with
+/// EINVAL when `/` is not a mount point, as in a plain chroot.
+fn enter_mount_namespace() -> Result<()> {
+    let namespace = CloneFlags::CLONE_NEWNS;
+    unshare(namespace).context(Stage::Unshare(namespace))?;
+    let (none, private) = (None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC);
+    mount(none, "/", none, private, none).context(Stage::MakeMountsPrivate)
+}
+
+/// Makes `root` our root directory and takes the old one out of our mount
+/// table, see pivot_root(2).
+///
+/// Fails with EINVAL when the current root is not a mount point (a chroot,
+/// the initramfs) or one of the two is shared.
+fn enter_root(root: &Path) -> Result<()> {
+    // By its full name: `.` would still be what lies below the new mount.
+    let root = &root
+        .canonicalize()
+        .with_context(|| Stage::BindRoot(root.to_owned()))?;
+    // The new root has to be a mount point. It becomes one by a bind mount on
+    // itself; MS_REC, since what is mounted below belongs to it.
+    let (bind, none) = (MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>);
+    mount(Some(root), root, none, bind, none)
+        .with_context(|| Stage::BindRoot(root.to_owned()))?;
+    mount_proc(root)?;
+    chdir(root).with_context(|| Stage::BindRoot(root.to_owned()))?;
+    // The old root now lies on top of the new one, so no folder is needed to
+    // put it in. Until it is detached `/..` leads to it, and so could a
+    // symlink of the new root's: none may be followed before that.
+    pivot_root(".", ".").with_context(|| Stage::PivotRoot(root.to_owned()))?;
+    make_devices()?;
+    umount2("/..", MntFlags::MNT_DETACH).context(Stage::DetachOldRoot)?;
+    chdir("/").context("cannot change to the new root")
+}
+
+/// Mounts a proc that shows our PID namespace in the new root, see proc(5).
+/// Nobody runs or opens more than data there, hence the flags.
+///
+/// In a user namespace this fails with EPERM where the host's own /proc is
+/// partly hidden, as in Docker: the new one would show what is masked there.
+fn mount_proc(root: &Path) -> Result<()> {
+    let stage = || Stage::MountProc(root.join("proc"));
+    // A symlink `proc -> /etc` must not lead our mount out of the new root.
+    let inside = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    let folder = File::open(root).with_context(stage)?;
+    let folder = openat2(folder, "proc", inside).with_context(stage)?;
+    let folder = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let (proc, none) = (Some("proc"), None::<&str>);
+    mount(proc, folder.as_str(), proc, flags, none).with_context(stage)
+}
+
+/// Puts a new tmpfs on /dev, and on it the few devices that every program
+/// counts on. Making device nodes takes more than root in a user namespace,
+/// so these are the host's, bind mounted; its disks stay out.
+fn make_devices() -> Result<()> {
+    ensure!(!Path::new("/dev").is_symlink(), "/dev in the root is a symlink");
+    let (tmpfs, none) = (Some("tmpfs"), None::<&str>);
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount(tmpfs, "/dev", tmpfs, flags, Some("mode=755,size=64k"))
+        .context(Stage::MakeDevice("/dev".into()))?;
+    for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+        let device = Path::new("/dev").join(name);
+        let stage = || Stage::MakeDevice(device.clone());
+        File::create(&device).with_context(stage)?;
+        let host = Path::new("/../dev").join(name);
+        mount(Some(&host), &device, none, MsFlags::MS_BIND, none)
+            .with_context(stage)?;
+    }
+    let links =
+        [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")];
+    for (name, number) in links {
+        let link = Path::new("/dev").join(name);
+        symlink(format!("/proc/self/fd{number}"), &link)
+            .with_context(|| Stage::MakeDevice(link))?;
+    }
+    Ok(())
 }
 
 /// Reports why the command did not start. The status is 127 when it was not

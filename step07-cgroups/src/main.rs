@@ -174,12 +174,6 @@ fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
     SignalsInfo::new(ours).context("cannot catch signals")
 }
 
-/// Blocks no signal any more, also none that our caller had blocked: through
-/// fork(2) and execve(2) it would stay so in the command.
-fn unblock_signals() -> Result<()> {
-    SigSet::empty().thread_set_mask().context("cannot unblock signals")
-}
-
 /// A line of `/proc/self/status`, see proc(5).
 fn own_status(name: &str) -> Result<String> {
     let status =
@@ -208,12 +202,6 @@ fn enter_namespaces() -> Result<()> {
     write_map("uid_map", &format!("0 {uid} 1"))
 }
 
-/// Writes one of the files that say who we are in our user namespace, see
-/// user_namespaces(7). `0 1000 1` means: 0 inside is 1000 outside, one id.
-fn write_map(file: &'static str, line: &str) -> Result<()> {
-    fs::write(format!("/proc/self/{file}"), line).context(Stage::MapIds(file))
-}
-
 /// Whether the kernel would let us unshare. It asks for the capability, not
 /// for uid 0: root in Docker is uid 0 and lacks it. See capabilities(7).
 fn has_cap_sys_admin() -> Result<bool> {
@@ -222,10 +210,83 @@ fn has_cap_sys_admin() -> Result<bool> {
     Ok(capabilities & (1 << 21) != 0)
 }
 
+/// Writes one of the files that say who we are in our user namespace, see
+/// user_namespaces(7). `0 1000 1` means: 0 inside is 1000 outside, one id.
+fn write_map(file: &'static str, line: &str) -> Result<()> {
+    fs::write(format!("/proc/self/{file}"), line).context(Stage::MapIds(file))
+}
+
+/// The environment inside: of the host's, only the terminal's type goes in.
+/// PID 1 has the same as the command, which can read it in /proc/1/environ.
+fn environment() -> Vec<(&'static str, OsString)> {
+    let mut variables = vec![("PATH", PATH.into()), ("HOME", "/root".into())];
+    variables.extend(env::var_os("TERM").map(|term| ("TERM", term)));
+    variables
+}
+
 /// Whether somebody sits at the terminal and waits for us. In a pipeline it
 /// belongs to others, too.
 fn in_foreground() -> bool {
     io::stdout().is_terminal() && tcgetpgrp(io::stdin()) == Ok(getpgrp())
+}
+
+/// Passes signals on to `process` until it has ended, and gives its status.
+fn supervise(
+    mut process: Child,
+    mut signals: SignalsInfo<WithOrigin>,
+) -> Result<u8> {
+    unblock_signals()?;
+    let pid = Pid::from_raw(process.id() as i32);
+    loop {
+        for origin in signals.wait() {
+            match (origin.signal, origin.process) {
+                (SIGCHLD, _) => {
+                    let ended = process.try_wait().context("cannot wait")?;
+                    if let Some(status) = ended {
+                        return Ok(exit_code(status));
+                    }
+                    reap_orphans(pid);
+                }
+                // A Ctrl-C has no sender: the terminal gives it to a whole
+                // process group, and whoever is in ours has got it already.
+                (SIGINT | SIGQUIT, None)
+                    if getpgid(Some(pid)) == Ok(getpgrp()) => {}
+                // Nothing in here stops PID 1: Ctrl-Z must not stop the rest.
+                (SIGTSTP, _) => _ = killpg(getpgrp(), Signal::SIGCONT),
+                (signal, _) => _ = kill(pid, Signal::try_from(signal)?),
+            }
+        }
+    }
+}
+
+/// Blocks no signal any more, also none that our caller had blocked: through
+/// fork(2) and execve(2) it would stay so in the command.
+fn unblock_signals() -> Result<()> {
+    SigSet::empty().thread_set_mask().context("cannot unblock signals")
+}
+
+/// Waits for those whose parents are dead: they are children of PID 1 now,
+/// and without this they would stay zombies. See pid_namespaces(7).
+fn reap_orphans(command: Pid) {
+    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+    let look = ended | WaitPidFlag::WNOWAIT;
+    // The status of the command is not ours to take.
+    while waitid(Id::Pid(command), look) == Ok(WaitStatus::StillAlive) {
+        match waitid(Id::All, look).map(|status| status.pid()) {
+            Ok(Some(pid)) if pid != command => _ = waitid(Id::Pid(pid), ended),
+            Ok(_) => return,
+            // EINVAL: nix has no name for the real-time signal that it was.
+            Err(_) => _ = waitid(Id::All, ended),
+        }
+    }
+}
+
+/// The status that a shell would give: the command's own, or 128 + N when
+/// signal N ended it.
+fn exit_code(status: ExitStatus) -> u8 {
+    let signal = || status.signal().map(|number| 128 + number);
+    let code = status.code().or_else(signal);
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
 }
 
 /// Makes our process group the terminal's foreground one, see tcsetpgrp(3).
@@ -262,6 +323,20 @@ fn enter_cgroup(groups: &[RawFd]) -> Result<()> {
     unshare(namespace).context(Stage::Unshare(namespace))
 }
 
+/// Closes what our caller left open besides stdin, stdout and stderr: a
+/// folder among it would lead past every root, see fchdir(2).
+fn close_inherited() -> Result<()> {
+    let open =
+        fs::read_dir("/proc/self/fd").context("cannot list /proc/self/fd")?;
+    let names: Vec<_> = open.flatten().map(|entry| entry.file_name()).collect();
+    let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+    for number in numbers.filter(|number: &RawFd| *number > 2) {
+        // EBADF for the one that listed the others.
+        let _ = close(number);
+    }
+    Ok(())
+}
+
 /// Takes a mount table of our own, a copy of the host's, and cuts it loose,
 /// so that nothing mounted below shows up outside: on systemd hosts `/` is
 /// shared, and copies of a shared mount tell each other what happens to them.
@@ -274,25 +349,6 @@ fn enter_mount_namespace() -> Result<()> {
     unshare(namespace).context(Stage::Unshare(namespace))?;
     let (none, private) = (None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC);
     mount(none, "/", none, private, none).context(Stage::MakeMountsPrivate)
-}
-
-/// Mounts a proc that shows our PID namespace in the new root, see proc(5).
-/// Nobody runs or opens more than data there, hence the flags.
-///
-/// In a user namespace this fails with EPERM where the host's own /proc is
-/// partly hidden, as in Docker: the new one would show what is masked there.
-fn mount_proc(root: &Path) -> Result<()> {
-    let stage = || Stage::MountProc(root.join("proc"));
-    // A symlink `proc -> /etc` must not lead our mount out of the new root.
-    let inside = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
-    let folder = File::open(root).with_context(stage)?;
-    let folder = openat2(folder, "proc", inside).with_context(stage)?;
-    let folder = format!("/proc/self/fd/{}", folder.as_raw_fd());
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    let (proc, none) = (Some("proc"), None::<&str>);
-    mount(proc, folder.as_str(), proc, flags, none).with_context(stage)
 }
 
 /// Makes `root` our root directory and takes the old one out of our mount
@@ -321,6 +377,25 @@ fn enter_root(root: &Path) -> Result<()> {
     chdir("/").context("cannot change to the new root")
 }
 
+/// Mounts a proc that shows our PID namespace in the new root, see proc(5).
+/// Nobody runs or opens more than data there, hence the flags.
+///
+/// In a user namespace this fails with EPERM where the host's own /proc is
+/// partly hidden, as in Docker: the new one would show what is masked there.
+fn mount_proc(root: &Path) -> Result<()> {
+    let stage = || Stage::MountProc(root.join("proc"));
+    // A symlink `proc -> /etc` must not lead our mount out of the new root.
+    let inside = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    let folder = File::open(root).with_context(stage)?;
+    let folder = openat2(folder, "proc", inside).with_context(stage)?;
+    let folder = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let (proc, none) = (Some("proc"), None::<&str>);
+    mount(proc, folder.as_str(), proc, flags, none).with_context(stage)
+}
+
 /// Puts a new tmpfs on /dev, and on it the few devices that every program
 /// counts on. Making device nodes takes more than root in a user namespace,
 /// so these are the host's, bind mounted; its disks stay out.
@@ -346,81 +421,6 @@ fn make_devices() -> Result<()> {
             .with_context(|| Stage::MakeDevice(link))?;
     }
     Ok(())
-}
-
-/// Closes what our caller left open besides stdin, stdout and stderr: a
-/// folder among it would lead past every root, see fchdir(2).
-fn close_inherited() -> Result<()> {
-    let open =
-        fs::read_dir("/proc/self/fd").context("cannot list /proc/self/fd")?;
-    let names: Vec<_> = open.flatten().map(|entry| entry.file_name()).collect();
-    let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
-    for number in numbers.filter(|number: &RawFd| *number > 2) {
-        // EBADF for the one that listed the others.
-        let _ = close(number);
-    }
-    Ok(())
-}
-
-/// The environment inside: of the host's, only the terminal's type goes in.
-/// PID 1 has the same as the command, which can read it in /proc/1/environ.
-fn environment() -> Vec<(&'static str, OsString)> {
-    let mut variables = vec![("PATH", PATH.into()), ("HOME", "/root".into())];
-    variables.extend(env::var_os("TERM").map(|term| ("TERM", term)));
-    variables
-}
-
-/// Passes signals on to `process` until it has ended, and gives its status.
-fn supervise(
-    mut process: Child,
-    mut signals: SignalsInfo<WithOrigin>,
-) -> Result<u8> {
-    unblock_signals()?;
-    let pid = Pid::from_raw(process.id() as i32);
-    loop {
-        for origin in signals.wait() {
-            match (origin.signal, origin.process) {
-                (SIGCHLD, _) => {
-                    let ended = process.try_wait().context("cannot wait")?;
-                    if let Some(status) = ended {
-                        return Ok(exit_code(status));
-                    }
-                    reap_orphans(pid);
-                }
-                // A Ctrl-C has no sender: the terminal gives it to a whole
-                // process group, and whoever is in ours has got it already.
-                (SIGINT | SIGQUIT, None)
-                    if getpgid(Some(pid)) == Ok(getpgrp()) => {}
-                // Nothing in here stops PID 1: Ctrl-Z must not stop the rest.
-                (SIGTSTP, _) => _ = killpg(getpgrp(), Signal::SIGCONT),
-                (signal, _) => _ = kill(pid, Signal::try_from(signal)?),
-            }
-        }
-    }
-}
-
-/// Waits for those whose parents are dead: they are children of PID 1 now,
-/// and without this they would stay zombies. See pid_namespaces(7).
-fn reap_orphans(command: Pid) {
-    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
-    let look = ended | WaitPidFlag::WNOWAIT;
-    // The status of the command is not ours to take.
-    while waitid(Id::Pid(command), look) == Ok(WaitStatus::StillAlive) {
-        match waitid(Id::All, look).map(|status| status.pid()) {
-            Ok(Some(pid)) if pid != command => _ = waitid(Id::Pid(pid), ended),
-            Ok(_) => return,
-            // EINVAL: nix has no name for the real-time signal that it was.
-            Err(_) => _ = waitid(Id::All, ended),
-        }
-    }
-}
-
-/// The status that a shell would give: the command's own, or 128 + N when
-/// signal N ended it.
-fn exit_code(status: ExitStatus) -> u8 {
-    let signal = || status.signal().map(|number| 128 + number);
-    let code = status.code().or_else(signal);
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
 }
 
 /// Reports why the command did not start. The status is 127 when it was not
