@@ -16,6 +16,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
+use nix::unistd::sethostname;
 
 use crate::caller::Caller;
 use crate::cgroup::{self, Groups};
@@ -25,6 +26,7 @@ use crate::program::{Start, Subject};
 use crate::property::{PROPERTIES, Property, Verdict};
 use crate::sandbox::Sandbox;
 use crate::start::Given;
+use crate::transcript::HOST_NAME;
 use crate::{play_part, probe};
 
 /// Names another program to run the property rows against.
@@ -347,6 +349,8 @@ fn prepare(step: Step, program: &Path) -> Result<World> {
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+        // Ours may be `container`, when we are in one.
+        sethostname(HOST_NAME)?;
     }
     // Orphans of a program under test become our children, and are seen.
     prctl::set_child_subreaper(true)?;

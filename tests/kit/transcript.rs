@@ -22,7 +22,7 @@ const FIRST_PID: i32 = 1079;
 const COLUMNS: u16 = 400;
 
 /// The host's name in every transcript.
-const HOST_NAME: &str = "laptop";
+pub const HOST_NAME: &str = "laptop";
 
 /// The folder in which the reader stands.
 const FOLDER: &str = "/home/you/container";

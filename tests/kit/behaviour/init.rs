@@ -59,10 +59,10 @@ fn orphans_are_reaped(subject: &Subject) -> Result<()> {
 fn a_status_is_not_lost_among_orphans(subject: &Subject) -> Result<()> {
     let looks = ["waitid", "wait4"];
     for slow in looks {
-        let delay = format!("inject={slow}:delay_exit=300000");
+        let delay = format!("inject={slow}:delay_exit=100000");
         let args = ["-f", "-qq", "-o", "/dev/null", "-e", &delay];
         let output = subject
-            .sh("(sleep 0.2 &); sleep 0.35; exit 7")
+            .sh("(sleep 0.05 &); sleep 0.12; exit 7")
             .through("strace", args)
             .run()?;
         if output.err().contains("suite: cannot start") {
