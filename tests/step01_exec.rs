@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use suite::behaviour::{job_control, launcher};
 use suite::harness::Test;
 use suite::transcript::Transcript;
 use suite::{Step, Subject, tests};
@@ -15,13 +14,7 @@ fn main() -> ExitCode {
             name: "step01-exec",
             program: env!("CARGO_BIN_EXE_step01-exec"),
         },
-        &[
-            launcher::TESTS,
-            launcher::AS_ROOT,
-            launcher::ANYWHERE,
-            job_control::TESTS,
-            TRANSCRIPTS,
-        ],
+        TRANSCRIPTS,
     )
 }
 

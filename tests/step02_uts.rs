@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use suite::behaviour::{host_name, job_control, launcher};
 use suite::harness::Test;
 use suite::transcript::Transcript;
 use suite::{Step, Subject, tests};
@@ -15,14 +14,7 @@ fn main() -> ExitCode {
             name: "step02-uts",
             program: env!("CARGO_BIN_EXE_step02-uts"),
         },
-        &[
-            launcher::TESTS,
-            launcher::AS_ROOT,
-            launcher::ANYWHERE,
-            job_control::TESTS,
-            host_name::TESTS,
-            TRANSCRIPTS,
-        ],
+        TRANSCRIPTS,
     )
 }
 

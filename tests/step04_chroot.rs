@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use suite::behaviour::{host_name, init, job_control, launcher, root};
 use suite::harness::Test;
 use suite::transcript::Transcript;
 use suite::{Step, Subject, tests};
@@ -15,22 +14,12 @@ fn main() -> ExitCode {
             name: "step04-chroot",
             program: env!("CARGO_BIN_EXE_step04-chroot"),
         },
-        &[
-            launcher::TESTS,
-            launcher::AS_ROOT,
-            launcher::ANYWHERE,
-            job_control::TESTS,
-            host_name::TESTS,
-            init::TESTS,
-            root::TESTS,
-            TRANSCRIPTS,
-        ],
+        TRANSCRIPTS,
     )
 }
 
 const TRANSCRIPTS: &[Test] = tests![needs container:
     ls_sees_the_new_root,
-    the_new_root_from_outside,
     ps_fails,
     errors,
 ];
@@ -39,15 +28,6 @@ fn ls_sees_the_new_root(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
         .type_line("step04-chroot run ls /")?
         .matches("04-ls");
-    Ok(())
-}
-
-fn the_new_root_from_outside(subject: &Subject) -> Result<()> {
-    let held = subject.hold()?;
-    Transcript::new(subject)
-        .type_while_it_runs(&held, |pid| format!("readlink /proc/{pid}/root"))?
-        .matches("04-root-from-outside");
-    held.release()?.expect_status(0)?;
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use suite::behaviour::{host_name, init, job_control, launcher, proc, root};
 use suite::harness::Test;
 use suite::transcript::Transcript;
 use suite::{Step, Subject, tests};
@@ -15,24 +14,13 @@ fn main() -> ExitCode {
             name: "step05-proc",
             program: env!("CARGO_BIN_EXE_step05-proc"),
         },
-        &[
-            launcher::TESTS,
-            launcher::AS_ROOT,
-            launcher::ANYWHERE,
-            job_control::TESTS,
-            host_name::TESTS,
-            init::TESTS,
-            root::TESTS,
-            proc::TESTS,
-            TRANSCRIPTS,
-        ],
+        TRANSCRIPTS,
     )
 }
 
 const TRANSCRIPTS: &[Test] = tests![needs container:
     ps_shows_three,
     readme_shows_a_session,
-    one_process_two_numbers,
 ];
 
 fn ps_shows_three(subject: &Subject) -> Result<()> {
@@ -57,15 +45,5 @@ fn readme_shows_a_session(subject: &Subject) -> Result<()> {
         include_str!("../README.md").contains(&session),
         "the README does not show this session:\n{session}"
     );
-    Ok(())
-}
-
-/// What the kernel says of the command inside and outside.
-fn one_process_two_numbers(subject: &Subject) -> Result<()> {
-    let held = subject.hold()?;
-    Transcript::new(subject)
-        .type_while_it_runs(&held, |pid| format!("readlink /proc/{pid}/root"))?
-        .matches("05-root-from-outside");
-    held.release()?.expect_status(0)?;
     Ok(())
 }

@@ -3,9 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use suite::behaviour::{
-    host_name, init, job_control, launcher, limits, proc, root,
-};
 use suite::harness::Test;
 use suite::transcript::Transcript;
 use suite::{Step, Subject, tests};
@@ -17,21 +14,7 @@ fn main() -> ExitCode {
             name: "step07-cgroups",
             program: env!("CARGO_BIN_EXE_step07-cgroups"),
         },
-        &[
-            launcher::TESTS,
-            launcher::AS_ROOT,
-            launcher::ANYWHERE,
-            job_control::TESTS,
-            host_name::TESTS,
-            init::TESTS,
-            root::TESTS,
-            proc::TESTS,
-            root::PIVOTED,
-            limits::TESTS,
-            limits::ANYWHERE,
-            limits::AS_USER,
-            TRANSCRIPTS,
-        ],
+        TRANSCRIPTS,
     )
 }
 

@@ -18,6 +18,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::unistd::sethostname;
 
+use crate::behaviour::SINCE;
 use crate::caller::Caller;
 use crate::cgroup::{self, Groups};
 use crate::host::Host;
@@ -301,8 +302,9 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Runs a step's suite: the rows of the table, and these tests.
-pub fn main(step: Step, groups: &[&'static [Test]]) -> ExitCode {
+/// Runs a step's suite: the rows of the table, what is asked of it and of
+/// later steps, and its own transcripts.
+pub fn main(step: Step, transcripts: &'static [Test]) -> ExitCode {
     play_part();
     let replacement = env::var_os(REPLACEMENT).map(PathBuf::from);
     let program = replacement.clone().unwrap_or_else(|| step.program.into());
@@ -322,8 +324,10 @@ pub fn main(step: Step, groups: &[&'static [Test]]) -> ExitCode {
             }));
         }
         // Another program keeps the contract and no more.
-        let tests = groups.iter().flat_map(|group| group.iter());
-        let tests = tests
+        let since = SINCE.iter().filter(|(first, _)| *first <= step.number);
+        let tests = since
+            .flat_map(|(_, tests)| *tests)
+            .chain(transcripts)
             .filter(|_| replacement.is_none())
             .filter(|test| test.only.is_none_or(|only| only == caller));
         for test in tests {

@@ -8,3 +8,21 @@ pub mod launcher;
 pub mod limits;
 pub mod proc;
 pub mod root;
+
+use crate::harness::Test;
+
+/// The lists of tests, each with the first step that it is for.
+pub(crate) const SINCE: &[(usize, &[Test])] = &[
+    (1, launcher::TESTS),
+    (1, launcher::AS_ROOT),
+    (1, launcher::ANYWHERE),
+    (1, job_control::TESTS),
+    (2, host_name::TESTS),
+    (3, init::TESTS),
+    (4, root::TESTS),
+    (5, proc::TESTS),
+    (6, root::PIVOTED),
+    (7, limits::TESTS),
+    (7, limits::ANYWHERE),
+    (7, limits::AS_USER),
+];

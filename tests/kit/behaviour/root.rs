@@ -9,6 +9,7 @@ use crate::harness::{Test, guarded};
 use crate::program::Subject;
 use crate::sandbox::Sandbox;
 use crate::tests;
+use crate::transcript::Transcript;
 
 /// From step04 on.
 pub const TESTS: &[Test] = tests![needs container:
@@ -19,6 +20,7 @@ pub const TESTS: &[Test] = tests![needs container:
     a_root_that_does_not_exist,
     a_root_that_is_no_directory,
     the_default_root_is_built,
+    the_root_from_outside,
 ];
 
 /// From step06 on.
@@ -178,4 +180,14 @@ fn the_default_root_is_built(subject: &Subject) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// What the kernel says of the command's root to those who are not in it.
+fn the_root_from_outside(subject: &Subject) -> Result<()> {
+    let held = subject.hold()?;
+    Transcript::new(subject)
+        .type_while_it_runs(&held, |pid| format!("readlink /proc/{pid}/root"))?
+        .matches(&format!("{:02}-root-from-outside", subject.step));
+    held.release()?.expect_status(0)?;
+    Ok(())
 }
