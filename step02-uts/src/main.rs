@@ -12,7 +12,7 @@ use std::io::{self, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{self, Child, Command, ExitCode, ExitStatus};
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Error, Result, ensure};
 use clap::{Parser, Subcommand};
 use doctor::Stage;
 use nix::errno::Errno;
@@ -47,6 +47,8 @@ enum Half {
     /// The first process inside, started by `run`
     #[command(hide = true)]
     Child {
+        #[arg(long)]
+        launcher: String,
         #[arg(required = true, trailing_var_arg = true)]
         command: Vec<OsString>,
     },
@@ -59,7 +61,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.half {
         Half::Run { command } => run(&cli, command),
-        Half::Child { command } => child(&cli, command),
+        Half::Child { launcher, command } => child(&cli, launcher, command),
     };
     let status = result.unwrap_or_else(|error| {
         report(&error);
@@ -75,14 +77,17 @@ fn run(cli: &Cli, command: &[OsString]) -> Result<u8> {
     enter_namespaces()?;
     let mut child = Command::new("/proc/self/exe");
     child.arg("child").arg("--hostname").arg(&cli.hostname);
+    child.arg("--launcher").arg(own_status("Pid:")?);
     child.arg("--").args(command);
     let child = child.spawn().context(Stage::StartChild)?;
     supervise(child, signals)
 }
 
 /// The inner half: furnishes the container and turns into the command.
-fn child(cli: &Cli, command: &[OsString]) -> Result<u8> {
+fn child(cli: &Cli, launcher: &str, command: &[OsString]) -> Result<u8> {
     banner(command);
+    // Typed by hand, in no new namespace, this would rename the host.
+    ensure!(own_status("PPid:")? == launcher, "there is no launcher");
     sethostname(&cli.hostname)
         .with_context(|| Stage::SetHostname(cli.hostname.clone()))?;
     unblock_signals()?;

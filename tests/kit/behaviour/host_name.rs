@@ -1,6 +1,7 @@
 //! The host name. From step02 on.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use nix::unistd::gethostname;
 
 use crate::harness::Test;
 use crate::program::Subject;
@@ -11,6 +12,7 @@ pub const TESTS: &[Test] = tests![needs container:
     the_host_name_is_container,
     the_host_name_can_be_chosen,
     a_host_name_that_is_too_long,
+    a_child_without_a_launcher,
     the_user_is_root_inside,
 ];
 
@@ -38,6 +40,17 @@ fn a_host_name_that_is_too_long(subject: &Subject) -> Result<()> {
     let name = "x".repeat(65);
     let output = subject.command(["--hostname", &name, "run", "true"]).run()?;
     output.expect_failure(125, "host name")?;
+    Ok(())
+}
+
+/// The hidden half, typed by hand: the name that it sets would be the host's.
+fn a_child_without_a_launcher(subject: &Subject) -> Result<()> {
+    let before = gethostname()?;
+    subject.command(["child", "--", "true"]).run()?.expect_status(2)?;
+    let output =
+        subject.command(["child", "--launcher", "1", "--", "true"]).run()?;
+    output.expect_failure(125, "launcher")?;
+    ensure!(gethostname()? == before, "the host has another name now");
     Ok(())
 }
 
