@@ -20,6 +20,7 @@ fn main() -> ExitCode {
 
 const TRANSCRIPTS: &[Test] = tests![needs container:
     own_devices,
+    no_limits,
 ];
 
 fn own_devices(subject: &Subject) -> Result<()> {
@@ -28,5 +29,20 @@ fn own_devices(subject: &Subject) -> Result<()> {
         .type_line("step06-pivot-root run ls /dev")?
         .type_line("step06-pivot-root run sh -c 'echo gone > /dev/null'")?
         .matches("06-devices");
+    Ok(())
+}
+
+/// What the chapter of step07 opens with.
+fn no_limits(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line(
+            "step06-pivot-root run sh -c 'n=2; while [ $n -lt 99 ]; \
+             do sleep 9 & n=$((n + 1)); done; echo $n processes'",
+        )?
+        .type_line(
+            "step06-pivot-root run dd if=/dev/zero of=/dev/null bs=200M \
+             count=1 status=none; echo $?",
+        )?
+        .matches("06-limits");
     Ok(())
 }

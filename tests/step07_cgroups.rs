@@ -19,9 +19,24 @@ fn main() -> ExitCode {
 }
 
 const TRANSCRIPTS: &[Test] = tests![needs container:
+    a_session,
     the_eleventh_process,
     out_of_memory,
+    half_a_processor,
+    the_root_of_the_tree,
 ];
+
+fn a_session(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("hostname")?
+        .type_line(
+            "step07-cgroups --hostname box run \
+             sh -c 'hostname; ls /; ps -o pid,comm; :'",
+        )?
+        .type_line("step07-cgroups run tail /dev/zero; echo $?")?
+        .matches("07-session");
+    Ok(())
+}
 
 fn the_eleventh_process(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
@@ -33,9 +48,44 @@ fn the_eleventh_process(subject: &Subject) -> Result<()> {
     Ok(())
 }
 
+/// PID 1 and the libraries need some of the 50 MiB, too.
 fn out_of_memory(subject: &Subject) -> Result<()> {
+    let take = |size| {
+        format!(
+            "step07-cgroups run dd if=/dev/zero of=/dev/null bs={size} \
+             count=1 status=none; echo $?"
+        )
+    };
     Transcript::new(subject)
-        .type_line("step07-cgroups run tail /dev/zero; echo $?")?
+        .type_line(&take("40M"))?
+        .type_line(&take("60M"))?
         .matches("07-memory");
+    Ok(())
+}
+
+/// The loop may have a second of processor time. Where it gets half of one
+/// processor, it cannot have had it after a second by the clock.
+fn half_a_processor(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line(
+            "step07-cgroups run sh -c \
+             'ulimit -t 1; while :; do :; done'; echo $?",
+        )?
+        .type_line(
+            "step07-cgroups run --cpus 0.5 sh -c \
+             '(ulimit -t 1; while :; do :; done) & \
+             sleep 1; kill -0 $! && echo not yet'",
+        )?
+        .matches("07-processor");
+    Ok(())
+}
+
+fn the_root_of_the_tree(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line(
+            "step07-cgroups run sh -c \
+             'cut -d: -f3 /proc/self/cgroup | sort -u'",
+        )?
+        .matches("07-tree");
     Ok(())
 }
