@@ -171,9 +171,15 @@ fn the_table_is_whole() -> Result<(), Failed> {
             return Err(format!("{} comes and goes", row.name).into());
         }
     }
-    let lines = markdown().lines().count();
-    if lines != PROPERTIES.len() + 2 {
-        return Err(format!("{lines} lines of Markdown").into());
+    let markdown = markdown();
+    for (start, number) in
+        [("| ", PROPERTIES.len() + 2), ("- **", PROPERTIES.len())]
+    {
+        let lines = markdown.lines().filter(|line| line.starts_with(start));
+        let lines = lines.count();
+        if lines != number {
+            return Err(format!("{lines} lines start with {start:?}").into());
+        }
     }
     Ok(())
 }

@@ -123,18 +123,31 @@ pub const PROPERTIES: [Property; 21] = [
         "Interfaces, addresses and ports are the container's own."),
 ];
 
-/// The table as Markdown, for the book.
+/// The table as Markdown, for the book, and below it what each row means.
+///
+/// A cell is a sign, so that seven of them fit on a phone, and a word for
+/// those who have the page read to them.
 pub fn markdown() -> String {
     let mut text = String::from(
-        "| | 01 | 02 | 03 | 04 | 05 | 06 | 07 |\n\
+        "| | [1](01-exec.md) | [2](02-uts.md) | [3](03-pid.md) \
+         | [4](04-chroot.md) | [5](05-proc.md) | [6](06-pivot-root.md) \
+         | [7](07-cgroups.md) |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for row in PROPERTIES {
-        text += &format!("| **{}**: {} |", row.name, row.sentence);
+        text += &format!("| {} |", row.name);
         for cell in row.cells {
-            text += &format!(" {cell} |");
+            let sign = if cell == H { '✓' } else { '✗' };
+            text += &format!(
+                " <span class=\"{cell}\" role=\"img\" \
+                 aria-label=\"{cell}\">{sign}</span> |"
+            );
         }
         text.push('\n');
+    }
+    text.push('\n');
+    for row in PROPERTIES {
+        text += &format!("- **{}**: {}\n", row.name, row.sentence);
     }
     text
 }
