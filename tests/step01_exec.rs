@@ -19,10 +19,32 @@ fn main() -> ExitCode {
 }
 
 const TRANSCRIPTS: &[Test] = tests![needs container:
-    fork_and_exec,
+    all_is_the_hosts,
     the_host_name_is_the_hosts,
+    fork_and_exec,
+    its_processes,
     statuses,
+    signals_come_through,
 ];
+
+fn all_is_the_hosts(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("hostname; pwd")?
+        .type_line("step01-exec run sh -c 'hostname; pwd; echo hi > note'")?
+        .type_line("cat note; rm note")?
+        .matches("01-leaks");
+    Ok(())
+}
+
+fn the_host_name_is_the_hosts(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("hostname; readlink /proc/self/ns/uts")?
+        .type_line(
+            "step01-exec run sh -c 'hostname; readlink /proc/self/ns/uts'",
+        )?
+        .matches("01-hostname");
+    Ok(())
+}
 
 fn fork_and_exec(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
@@ -32,10 +54,10 @@ fn fork_and_exec(subject: &Subject) -> Result<()> {
     Ok(())
 }
 
-fn the_host_name_is_the_hosts(subject: &Subject) -> Result<()> {
+fn its_processes(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
-        .type_line("step01-exec run hostname")?
-        .matches("01-hostname");
+        .type_line("step01-exec run ps -e -o pid,ppid,args")?
+        .matches("01-ps");
     Ok(())
 }
 
@@ -46,5 +68,14 @@ fn statuses(subject: &Subject) -> Result<()> {
         .type_line("step01-exec run no-such-command; echo $?")?
         .type_line("step01-exec run /etc/passwd; echo $?")?
         .matches("01-statuses");
+    Ok(())
+}
+
+/// `$PPID` is the launcher: TERM has to take the way through it.
+fn signals_come_through(subject: &Subject) -> Result<()> {
+    let script = "kill -TERM $PPID; exec sleep 10";
+    Transcript::new(subject)
+        .type_line(&format!("step01-exec run sh -c '{script}'; echo $?"))?
+        .matches("01-signals");
     Ok(())
 }

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
 
 const TRANSCRIPTS: &[Test] = tests![needs container:
     two_host_names,
+    two_namespaces,
     its_pid_is_the_hosts,
 ];
 
@@ -30,6 +31,14 @@ fn two_host_names(subject: &Subject) -> Result<()> {
         .type_line("step02-uts --hostname web run hostname")?
         .type_line("hostname")?
         .matches("02-hostname");
+    Ok(())
+}
+
+fn two_namespaces(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("readlink /proc/self/ns/uts")?
+        .type_line("step02-uts run readlink /proc/self/ns/uts")?
+        .matches("02-namespaces");
     Ok(())
 }
 

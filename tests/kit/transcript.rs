@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::program::{Held, Subject};
 use crate::terminal::Terminal;
 
@@ -33,12 +33,23 @@ pub struct Transcript<'a> {
     subject: Subject<'a>,
     text: String,
     pids: BTreeMap<i32, i32>,
+    /// What the host was called at the beginning: a broken step renames it.
+    host: String,
+    /// Links such as `uts:[4026532177]` by their substitutes.
+    namespaces: BTreeMap<String, String>,
 }
 
 impl<'a> Transcript<'a> {
     /// An empty one.
     pub fn new(subject: &Subject<'a>) -> Self {
-        Self { subject: *subject, text: String::new(), pids: BTreeMap::new() }
+        let host = nix::unistd::gethostname().unwrap_or_default();
+        Self {
+            subject: *subject,
+            text: String::new(),
+            pids: BTreeMap::new(),
+            host: host.to_string_lossy().into_owned(),
+            namespaces: BTreeMap::new(),
+        }
     }
 
     /// Types a line to a shell on a terminal.
@@ -170,13 +181,38 @@ impl<'a> Transcript<'a> {
         {
             return pid.to_string();
         }
-        let host = nix::unistd::gethostname().unwrap_or_default();
-        if line == host.to_string_lossy() {
+        if line == self.host {
             return HOST_NAME.to_owned();
         }
-        line
+        self.namespace(&line).unwrap_or(line)
+    }
+
+    /// A line that is what `/proc/PID/ns/KIND` leads to.
+    fn namespace(&mut self, link: &str) -> Option<String> {
+        let (kind, number) = link.split_once(":[")?;
+        number.strip_suffix(']')?.parse::<u32>().ok()?;
+        let host = process::own().namespace(kind).ok()?;
+        if link == host {
+            let (_, number) =
+                FIRST_NAMESPACES.iter().find(|it| it.0 == kind)?;
+            return Some(format!("{kind}:[{number}]"));
+        }
+        let next = self.namespaces.len() + FIRST_OWN_NAMESPACE;
+        let own = || format!("{kind}:[{next}]");
+        Some(self.namespaces.entry(link.to_owned()).or_insert_with(own).clone())
     }
 }
+
+/// The numbers that the kernel gives to the namespaces that it starts with.
+const FIRST_NAMESPACES: [(&str, u32); 4] = [
+    ("cgroup", 4_026_531_835),
+    ("user", 4_026_531_837),
+    ("uts", 4_026_531_838),
+    ("ipc", 4_026_531_839),
+];
+
+/// The number of the first namespace that a transcript shows beside them.
+const FIRST_OWN_NAMESPACE: usize = 4_026_532_177;
 
 /// What `ls` shows in one row, spaced as GNU's does, without what depends on
 /// where this host keeps its programs and libraries.
