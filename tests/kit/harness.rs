@@ -61,10 +61,35 @@ pub struct Test {
     pub needs_container: bool,
     /// The only caller that it is about, where it is about one.
     pub only: Option<Caller>,
+    /// What it leaves on the host, on purpose: what the guard says of it has
+    /// to begin with that.
+    pub leaves: &'static [&'static str],
+}
+
+impl Test {
+    /// A test of a program that was patched: its name is the patch's.
+    pub const fn of_patch(
+        name: &'static str,
+        run: fn(&Subject) -> Result<()>,
+    ) -> Self {
+        Self { name, run, needs_container: true, only: None, leaves: &[] }
+    }
+
+    /// For one caller only.
+    pub const fn only(self, caller: Caller) -> Self {
+        Self { only: Some(caller), ..self }
+    }
+
+    /// With something left behind that the guard cleans up: `"process"` or
+    /// `"cgroup"`. When nothing of the kind is left, the test fails.
+    pub const fn leaves(self, what: &'static [&'static str]) -> Self {
+        Self { leaves: what, ..self }
+    }
 }
 
 /// A list of tests, after what they need: `tests![needs container: one, two]`,
-/// `tests![as root: three]` or `tests![anywhere: four]`.
+/// `tests![as root: three]`, `tests![as user: four]` or
+/// `tests![anywhere: five]`.
 #[macro_export]
 macro_rules! tests {
     (needs container: $($name:ident),* $(,)?) => {
@@ -72,6 +97,9 @@ macro_rules! tests {
     };
     (as root: $($name:ident),* $(,)?) => {
         $crate::tests!(@ true, Some($crate::Caller::Root), $($name),*)
+    };
+    (as user: $($name:ident),* $(,)?) => {
+        $crate::tests!(@ true, Some($crate::Caller::User), $($name),*)
     };
     (anywhere as user: $($name:ident),* $(,)?) => {
         $crate::tests!(@ false, Some($crate::Caller::User), $($name),*)
@@ -85,6 +113,7 @@ macro_rules! tests {
             run: $name,
             needs_container: $needs,
             only: $only,
+            leaves: &[],
         }),*]
     };
 }
@@ -106,13 +135,59 @@ pub fn skip(reason: impl Into<String>) -> anyhow::Error {
     Skip(reason.into()).into()
 }
 
-/// What the tests of one process share.
-struct World {
+/// What the tests of one process share: the host is theirs.
+pub struct Session {
+    groups: Mutex<Option<Arc<Groups>>>,
+    skipped: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Session {
+    /// Makes the host one of our own, where we may.
+    pub fn new() -> Result<Arc<Self>> {
+        if Caller::own() == Caller::Root {
+            // What a broken step does to it harms nobody, and what others
+            // mount meanwhile is not taken for a step's doing.
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
+            let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+            // Ours may be `container`, when we are in one.
+            sethostname(HOST_NAME)?;
+        }
+        // Orphans of a program under test become our children, and are seen.
+        prctl::set_child_subreaper(true)?;
+        Ok(Arc::new(Self {
+            groups: Mutex::default(),
+            skipped: Mutex::default(),
+        }))
+    }
+
+    fn groups(&self) -> Result<Arc<Groups>> {
+        let mut groups = self.groups.lock().expect("no test holds it");
+        if groups.is_none() {
+            *groups = Some(Arc::new(Groups::make()?));
+        }
+        groups.clone().context("just made")
+    }
+
+    /// Runs them, one after another.
+    pub fn run(&self, trials: Vec<Trial>) -> ExitCode {
+        let mut arguments = Arguments::from_args();
+        // The host is compared before and after each.
+        arguments.test_threads = Some(1);
+        let conclusion = libtest_mimic::run(&arguments, trials);
+        for (reason, n) in &*self.skipped.lock().expect("the tests are over") {
+            let _ = writeln!(io::stderr(), "skipped {n}: {reason}");
+        }
+        conclusion.exit_code()
+    }
+}
+
+/// A program under test, and a folder for each of its callers.
+pub struct World {
     step: Step,
     program: PathBuf,
-    groups: Mutex<Option<Arc<Groups>>>,
+    session: Arc<Session>,
     places: [OnceLock<Place>; 2],
-    skipped: Mutex<BTreeMap<String, usize>>,
 }
 
 /// One caller's folder, or why there is no container for it.
@@ -122,12 +197,37 @@ struct Place {
 }
 
 impl World {
-    fn groups(&self) -> Result<Arc<Groups>> {
-        let mut groups = self.groups.lock().expect("no test holds it");
-        if groups.is_none() {
-            *groups = Some(Arc::new(Groups::make()?));
+    /// Introduces that program as that step.
+    pub fn new(
+        session: &Arc<Session>,
+        step: Step,
+        program: &Path,
+    ) -> Result<Arc<Self>> {
+        let program = program.canonicalize().with_context(|| {
+            format!("cannot find the program {}", program.display())
+        })?;
+        if !program.is_file() {
+            bail!("{} is no program", program.display());
         }
-        groups.clone().context("just made")
+        Ok(Arc::new(Self {
+            step,
+            program,
+            session: Arc::clone(session),
+            places: [OnceLock::new(), OnceLock::new()],
+        }))
+    }
+
+    /// A test by that caller, if it is for that one.
+    pub fn trial(
+        self: &Arc<Self>,
+        caller: Caller,
+        test: &Test,
+    ) -> Option<Trial> {
+        let name = format!("{caller}: {}", test.name.replace('_', " "));
+        test.only.is_none_or(|only| only == caller).then(|| {
+            let needs = test.needs_container;
+            trial(self, caller, name, needs, test.leaves, test.run)
+        })
     }
 
     fn place(&self, caller: Caller) -> Result<&Place> {
@@ -141,7 +241,7 @@ impl World {
 
     fn make_place(&self, caller: Caller) -> Result<Place> {
         let sandbox = Sandbox::new(&self.program, caller)?;
-        let groups = self.groups()?;
+        let groups = self.session.groups()?;
         let subject = self.subject(caller, &sandbox, &groups);
         let mut missing = None;
         if self.step.number >= 2 && caller == Caller::User {
@@ -172,6 +272,7 @@ impl World {
         &self,
         caller: Caller,
         needs_container: bool,
+        leaves: &[&str],
         test: &dyn Fn(&Subject) -> Result<()>,
     ) -> Result<()> {
         if !caller.is_possible() {
@@ -181,9 +282,9 @@ impl World {
         if let (true, Some(missing)) = (needs_container, &place.missing) {
             return Err(skip(missing));
         }
-        let groups = self.groups()?;
+        let groups = self.session.groups()?;
         let subject = self.subject(caller, &place.sandbox, &groups);
-        guarded(&groups, &place.sandbox, || test(&subject))
+        guarded_but(&groups, &place.sandbox, leaves, || test(&subject))
     }
 
     fn finish(
@@ -210,7 +311,8 @@ impl World {
             )
             .into());
         }
-        let mut skipped = self.skipped.lock().expect("no test holds it");
+        let mut skipped =
+            self.session.skipped.lock().expect("no test holds it");
         *skipped.entry(reason.clone()).or_default() += 1;
         Ok(Completion::ignored_with(reason))
     }
@@ -222,12 +324,32 @@ pub fn guarded(
     sandbox: &Sandbox,
     test: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
+    guarded_but(groups, sandbox, &[], test)
+}
+
+/// The same where something is to be left behind: each change has to begin
+/// with one of these, and each of these has to come.
+fn guarded_but(
+    groups: &Groups,
+    sandbox: &Sandbox,
+    leaves: &[&str],
+    test: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let before = Host::now(groups, &[sandbox]);
     let result = panic::catch_unwind(AssertUnwindSafe(test))
         .unwrap_or_else(|panic| Err(anyhow!("{}", message(&*panic))));
-    let changes = before.changes(groups, &[sandbox]);
+    let mut changes = before.changes(groups, &[sandbox]);
     process::sweep();
     before.restore(groups);
+    if result.is_ok() {
+        for what in leaves {
+            ensure!(
+                changes.iter().any(|change| change.starts_with(what)),
+                "no {what} was left behind: {changes:?}"
+            );
+        }
+    }
+    changes.retain(|change| !leaves.iter().any(|it| change.starts_with(it)));
     if changes.is_empty() {
         return result;
     }
@@ -308,18 +430,17 @@ pub fn main(step: Step, transcripts: &'static [Test]) -> ExitCode {
     play_part();
     let replacement = env::var_os(REPLACEMENT).map(PathBuf::from);
     let program = replacement.clone().unwrap_or_else(|| step.program.into());
-    let world = match prepare(step, &program) {
-        Ok(world) => Arc::new(world),
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "suite: {error:#}");
-            return ExitCode::FAILURE;
-        }
+    let world =
+        Session::new().and_then(|session| World::new(&session, step, &program));
+    let world = match world {
+        Ok(world) => world,
+        Err(error) => return fail(&error),
     };
     let mut trials = Vec::new();
     for caller in Caller::ALL {
         for property in &PROPERTIES {
             let name = format!("{caller}: {}", property.name);
-            trials.push(trial(&world, caller, name, true, |subject| {
+            trials.push(trial(&world, caller, name, true, &[], |subject| {
                 check(property, subject)
             }));
         }
@@ -328,49 +449,16 @@ pub fn main(step: Step, transcripts: &'static [Test]) -> ExitCode {
         let tests = since
             .flat_map(|(_, tests)| *tests)
             .chain(transcripts)
-            .filter(|_| replacement.is_none())
-            .filter(|test| test.only.is_none_or(|only| only == caller));
-        for test in tests {
-            let name = format!("{caller}: {}", test.name.replace('_', " "));
-            let needs = test.needs_container;
-            trials.push(trial(&world, caller, name, needs, test.run));
-        }
+            .filter(|_| replacement.is_none());
+        trials.extend(tests.filter_map(|test| world.trial(caller, test)));
     }
-    let mut arguments = Arguments::from_args();
-    // The host is compared before and after each.
-    arguments.test_threads = Some(1);
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    for (reason, n) in &*world.skipped.lock().expect("the tests are over") {
-        let _ = writeln!(io::stderr(), "skipped {n}: {reason}");
-    }
-    conclusion.exit_code()
+    world.session.run(trials)
 }
 
-fn prepare(step: Step, program: &Path) -> Result<World> {
-    if Caller::own() == Caller::Root {
-        // A host of our own: what a broken step does to it harms nobody, and
-        // what others mount meanwhile is not taken for a step's doing.
-        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
-        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
-        // Ours may be `container`, when we are in one.
-        sethostname(HOST_NAME)?;
-    }
-    // Orphans of a program under test become our children, and are seen.
-    prctl::set_child_subreaper(true)?;
-    let program = program.canonicalize().with_context(|| {
-        format!("cannot find the program {}", program.display())
-    })?;
-    if !program.is_file() {
-        bail!("{} is no program", program.display());
-    }
-    Ok(World {
-        step,
-        program,
-        groups: Mutex::default(),
-        places: [OnceLock::new(), OnceLock::new()],
-        skipped: Mutex::default(),
-    })
+/// What makes a suite end before its first test.
+pub fn fail(error: &anyhow::Error) -> ExitCode {
+    let _ = writeln!(io::stderr(), "suite: {error:#}");
+    ExitCode::FAILURE
 }
 
 fn trial(
@@ -378,11 +466,13 @@ fn trial(
     caller: Caller,
     name: String,
     needs_container: bool,
+    leaves: &'static [&'static str],
     test: impl Fn(&Subject) -> Result<()> + Send + 'static,
 ) -> Trial {
     let world = Arc::clone(world);
     Trial::ignorable_test(name.clone(), move || {
-        world.finish(&name, world.run(caller, needs_container, &test))
+        let result = world.run(caller, needs_container, leaves, &test);
+        world.finish(&name, result)
     })
 }
 

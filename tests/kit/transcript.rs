@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::host::Outside;
 use crate::process::{self, Process};
 use crate::program::{Held, Subject};
 use crate::terminal::Terminal;
@@ -31,6 +32,7 @@ const FOLDER: &str = "/home/you/container";
 #[derive(Debug)]
 pub struct Transcript<'a> {
     subject: Subject<'a>,
+    outside: Option<Outside>,
     text: String,
     pids: BTreeMap<i32, i32>,
     /// What the host was called at the beginning: a broken step renames it.
@@ -45,11 +47,19 @@ impl<'a> Transcript<'a> {
         let host = nix::unistd::gethostname().unwrap_or_default();
         Self {
             subject: *subject,
+            outside: None,
             text: String::new(),
             pids: BTreeMap::new(),
             host: host.to_string_lossy().into_owned(),
             namespaces: BTreeMap::new(),
         }
+    }
+
+    /// An empty one on a host to be ruined, with a name and a mount table of
+    /// its own and `/` shared, as systemd makes it. It ends with this.
+    pub fn on_shared_host(subject: &Subject<'a>) -> Result<Self> {
+        let outside = Some(Outside::new(subject)?);
+        Ok(Self { outside, ..Self::new(subject) })
     }
 
     /// Types a line to a shell on a terminal.
@@ -61,6 +71,9 @@ impl<'a> Transcript<'a> {
         start = start
             .variable("LINE", line)
             .variable("PATH", self.subject.search_path());
+        if let Some(outside) = &self.outside {
+            start = outside.of(start);
+        }
         let running = terminal.of(start).spawn()?;
         let shell = running.process();
         terminal.stays_until(running)?;
