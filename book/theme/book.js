@@ -66,8 +66,7 @@
             folded.open = true;
         }
     };
-    if (document.getElementById('mdbook-sidebar') === null
-        || location.pathname.endsWith('/print.html')) {
+    if (location.pathname.endsWith('/print.html')) {
         unfold();
     }
     window.addEventListener('beforeprint', unfold);

@@ -9,6 +9,7 @@ mod diffs;
 mod generated;
 mod serve;
 
+use std::env;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -58,7 +59,10 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     if cli.serve {
         serve::serve(root, &pages, cli.port)?;
     } else {
-        say(&format!("the book is in {}", pages.join("index.html").display()));
+        let page = pages.join("index.html").canonicalize()?;
+        let here = env::current_dir()?;
+        let page = page.strip_prefix(here).unwrap_or(&page);
+        say(&format!("the book is in {}", page.display()));
     }
     Ok(ExitCode::SUCCESS)
 }
