@@ -45,6 +45,10 @@ fn two_namespaces(subject: &Subject) -> Result<()> {
 fn its_pid_is_the_hosts(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
         .type_line("step02-uts run sh -c 'echo $$'")?
+        .type_line(
+            "sleep 60 & export PID=$!; step02-uts run sh -c 'kill $PID'; \
+             wait $PID; echo $?",
+        )?
         .matches("02-pid");
     Ok(())
 }

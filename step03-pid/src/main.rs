@@ -58,9 +58,11 @@ enum Half {
     },
 }
 
+// ANCHOR: NAMESPACES
 /// What the container has of its own, see namespaces(7).
 const NAMESPACES: CloneFlags =
     CloneFlags::CLONE_NEWUTS.union(CloneFlags::CLONE_NEWPID);
+// ANCHOR_END: NAMESPACES
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
+// ANCHOR: run
 /// The outer half: starts the inner one and ends with its status.
 fn run(cli: &Cli, command: &[OsString]) -> Result<u8> {
     banner(command);
@@ -95,7 +98,9 @@ fn run(cli: &Cli, command: &[OsString]) -> Result<u8> {
     }
     status
 }
+// ANCHOR_END: run
 
+// ANCHOR: child
 /// The inner half: PID 1. Furnishes the container and starts the command.
 fn child(cli: &Cli, launcher: &str, command: &[OsString]) -> Result<u8> {
     banner(command);
@@ -113,6 +118,7 @@ fn child(cli: &Cli, launcher: &str, command: &[OsString]) -> Result<u8> {
         Err(error) => Ok(cannot_run(&command[0], error)),
     }
 }
+// ANCHOR_END: child
 
 /// Says who we are. The command has to run even when nobody can read this.
 fn banner(command: &[OsString]) {
@@ -175,12 +181,15 @@ fn write_map(file: &'static str, line: &str) -> Result<()> {
     fs::write(format!("/proc/self/{file}"), line).context(Stage::MapIds(file))
 }
 
+// ANCHOR: in_foreground
 /// Whether somebody sits at the terminal and waits for us. In a pipeline it
 /// belongs to others, too.
 fn in_foreground() -> bool {
     io::stdout().is_terminal() && tcgetpgrp(io::stdin()) == Ok(getpgrp())
 }
+// ANCHOR_END: in_foreground
 
+// ANCHOR: supervise
 /// Passes signals on to `process` until it has ended, and gives its status.
 fn supervise(
     mut process: Child,
@@ -209,6 +218,7 @@ fn supervise(
         }
     }
 }
+// ANCHOR_END: supervise
 
 /// Blocks no signal any more, also none that our caller had blocked: through
 /// fork(2) and execve(2) it would stay so in the command.
@@ -216,6 +226,7 @@ fn unblock_signals() -> Result<()> {
     SigSet::empty().thread_set_mask().context("cannot unblock signals")
 }
 
+// ANCHOR: reap_orphans
 /// Waits for those whose parents are dead: they are children of PID 1 now,
 /// and without this they would stay zombies. See pid_namespaces(7).
 fn reap_orphans(command: Pid) {
@@ -231,6 +242,7 @@ fn reap_orphans(command: Pid) {
         }
     }
 }
+// ANCHOR_END: reap_orphans
 
 /// The status that a shell would give: the command's own, or 128 + N when
 /// signal N ended it.
@@ -240,6 +252,7 @@ fn exit_code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
 }
 
+// ANCHOR: take_terminal
 /// Makes our process group the terminal's foreground one, see tcsetpgrp(3).
 ///
 /// An interactive shell asks the terminal for that group, and hands it back
@@ -251,7 +264,9 @@ fn take_terminal() {
     let _ = tcsetpgrp(io::stdin(), getpgrp());
     let _ = refusal.thread_unblock();
 }
+// ANCHOR_END: take_terminal
 
+// ANCHOR: die_with
 /// Lets the kernel kill us when the launcher dies, and PID 1 takes all others
 /// in its namespace with it. See prctl(2).
 fn die_with(launcher: &str) -> Result<()> {
@@ -260,6 +275,7 @@ fn die_with(launcher: &str) -> Result<()> {
     ensure!(own_status("PPid:")? == launcher, "the launcher is gone");
     Ok(())
 }
+// ANCHOR_END: die_with
 
 /// Reports why the command did not start. The status is 127 when it was not
 /// found, 126 when it was found and cannot be executed, as in a shell.

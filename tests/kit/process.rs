@@ -90,6 +90,15 @@ impl Process {
             .with_context(|| format!("no {key} in status"))
     }
 
+    /// Whether its process group is the terminal's, see proc_pid_stat(5).
+    pub fn is_in_foreground(self) -> bool {
+        self.read("stat").is_ok_and(|stat| {
+            let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+            let fields: Vec<_> = after.split_whitespace().collect();
+            fields.len() > 5 && fields[2] == fields[5]
+        })
+    }
+
     /// Sends it a signal.
     pub fn signal(self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.0), signal)

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::replace;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::host::Outside;
 use crate::process::{self, Process};
@@ -24,6 +24,9 @@ const COLUMNS: u16 = 400;
 
 /// The host's name in every transcript.
 pub const HOST_NAME: &str = "laptop";
+
+/// The key that interrupts.
+pub const CTRL_C: &str = "\x03";
 
 /// The folder in which the reader stands.
 const FOLDER: &str = "/home/you/container";
@@ -64,6 +67,30 @@ impl<'a> Transcript<'a> {
 
     /// Types a line to a shell on a terminal.
     pub fn type_line(&mut self, line: &str) -> Result<&mut Self> {
+        self.type_line_and(line, |_| Ok(()))
+    }
+
+    /// Types a line and, when the command that it starts is the foreground
+    /// process of the terminal, a key.
+    pub fn type_line_and_key(
+        &mut self,
+        line: &str,
+        command: &[&str],
+        key: &str,
+    ) -> Result<&mut Self> {
+        self.type_line_and(line, |terminal| {
+            let process = process::find("command", |args| args == command)?;
+            let in_front = process::settles(|| process.is_in_foreground());
+            ensure!(in_front, "{command:?} is not in the foreground");
+            terminal.types(key)
+        })
+    }
+
+    fn type_line_and(
+        &mut self,
+        line: &str,
+        meanwhile: impl FnOnce(&mut Terminal) -> Result<()>,
+    ) -> Result<&mut Self> {
         let mut terminal = Terminal::with_columns(&self.subject, COLUMNS)?;
         // Through a variable: the shell's own arguments show in ps.
         let shell = ["-c", SHELL];
@@ -76,6 +103,7 @@ impl<'a> Transcript<'a> {
         }
         let running = terminal.of(start).spawn()?;
         let shell = running.process();
+        meanwhile(&mut terminal)?;
         terminal.stays_until(running)?;
         let shown = terminal.all()?.replace("\r\n", "\n");
         self.add(line, &shown, shell);
@@ -126,10 +154,18 @@ impl<'a> Transcript<'a> {
                 }
                 None if typed.contains(" ls ") => lines.push(listing(line)),
                 // Every shell says it in words of its own, some repeatedly.
-                None if line.contains("fork") => {
+                None if line.contains("fork") && !line.contains("()") => {
                     lines.push("sh: 0: Cannot fork".to_owned());
                     lines.dedup();
                 }
+                None if line.contains("kill") && line.contains("No such p") => {
+                    lines.push(NO_SUCH_PROCESS.to_owned());
+                }
+                // dash adds an empty line.
+                None if line.is_empty()
+                    && lines.last().is_some_and(|l| l == NO_SUCH_PROCESS) => {}
+                // Of a job in the background only some say it.
+                _ if line.contains(" Killed  ") => {}
                 None => lines.push(self.replace_known(line)),
             }
         }
@@ -162,6 +198,12 @@ impl<'a> Transcript<'a> {
             let ps = line.split(';').next().and_then(|it| it.find("ps "));
             return ps.map_or("ps", |at| &line[at..]).replace("; :", "");
         }
+        // A zombie, as procps marks it and busybox does not.
+        if let [name, ..] = words
+            && name.starts_with('[')
+        {
+            return format!("{name} <defunct>");
+        }
         let mut last = "";
         let words: Vec<_> = words
             .iter()
@@ -182,6 +224,17 @@ impl<'a> Transcript<'a> {
                 let pid = pid.parse().map_or(0, |pid| self.pid(pid));
                 return format!("{head} as {pid}");
             }
+        }
+        // As /proc/PID/status says it.
+        if let Some((key, numbers)) = line.split_once(":\t")
+            && key.to_lowercase().ends_with("pid")
+        {
+            let numbers: Vec<_> = numbers
+                .split_whitespace()
+                .filter_map(|number| number.parse().ok())
+                .map(|number| self.pid(number).to_string())
+                .collect();
+            return format!("{key}:\t{}", numbers.join("\t"));
         }
         if let Some((head, tail)) = line.split_once("/proc/") {
             let end = tail.find(|c: char| !c.is_ascii_digit());
@@ -238,6 +291,9 @@ fn listing(line: &str) -> String {
 /// What the kit's shell runs.
 const SHELL: &str = r#"eval "$LINE""#;
 
+/// dash's kill.
+const NO_SUCH_PROCESS: &str = "sh: 1: kill: No such process";
+
 /// procps's ps without /proc.
 const NO_PROC: &str = "Error, do this: mount -t proc proc /proc";
 
@@ -265,8 +321,12 @@ impl Ps {
         transcript: &mut Transcript,
         words: &[&str],
     ) -> Option<String> {
+        let host = process::own().0;
         let mut show = |number: i32| match number {
             number if number == self.shell => SHELL_PID,
+            // An orphan becomes the suite's child, and the host's PID 1's
+            // where there is no suite.
+            number if number == host => 1,
             number => transcript.pid(number),
         };
         let Ok(pid) = words.first()?.parse::<i32>() else {
@@ -284,7 +344,8 @@ impl Ps {
         if pid == 1 && self.shell != 1 {
             return Some("    1     0 /sbin/init\n  ...".to_owned());
         }
-        if self.family.contains(&parent) {
+        let is_family = self.family.contains(&parent);
+        if is_family || (parent == host && pid != self.shell) {
             self.family.insert(pid);
             let numbers = format!("{:>5} {:>5}", show(pid), show(parent));
             let args = transcript.args(&words[2..]);

@@ -101,7 +101,7 @@ fn job_control(terminal: &mut Terminal) -> Result<()> {
     );
     terminal.types("fg\n")?;
     ensure!(
-        settles(|| sleep.state() == Some('S') && is_in_foreground(sleep)),
+        settles(|| sleep.state() == Some('S') && sleep.is_in_foreground()),
         "fg did not continue the command"
     );
     terminal.types(CTRL_C)?;
@@ -132,19 +132,10 @@ fn foreground_sleep(seconds: &str) -> Result<Process> {
         args == [OsStr::new("sleep"), OsStr::new(seconds)]
     })?;
     ensure!(
-        settles(|| is_in_foreground(sleep)),
+        settles(|| sleep.is_in_foreground()),
         "the command is not in the foreground"
     );
     Ok(sleep)
-}
-
-/// Whether its process group is the terminal's, see proc_pid_stat(5).
-fn is_in_foreground(process: Process) -> bool {
-    process.read("stat").is_ok_and(|stat| {
-        let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-        let fields: Vec<_> = after.split_whitespace().collect();
-        fields.len() > 5 && fields[2] == fields[5]
-    })
 }
 
 fn settings_are(
