@@ -24,6 +24,7 @@ const TRANSCRIPTS: &[Test] = tests![needs container:
     out_of_memory,
     half_a_processor,
     the_root_of_the_tree,
+    a_group_of_a_killed_launcher,
 ];
 
 fn a_session(subject: &Subject) -> Result<()> {
@@ -87,5 +88,17 @@ fn the_root_of_the_tree(subject: &Subject) -> Result<()> {
              'cut -d: -f3 /proc/self/cgroup | sort -u'",
         )?
         .matches("07-tree");
+    Ok(())
+}
+
+fn a_group_of_a_killed_launcher(subject: &Subject) -> Result<()> {
+    let groups = "find /sys/fs/cgroup -name 'step07-*' | \
+                  sed 's/.*\\///' | sort -u";
+    Transcript::new(subject)
+        .type_line("step07-cgroups run sleep 9 & sleep 1; kill -9 $!")?
+        .type_line(groups)?
+        .type_line("step07-cgroups run true")?
+        .type_line(groups)?
+        .matches("07-killed");
     Ok(())
 }

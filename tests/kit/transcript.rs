@@ -153,6 +153,9 @@ impl<'a> Transcript<'a> {
                     lines.push(self.replace_known(line));
                 }
                 None if typed.contains(" ls ") => lines.push(listing(line)),
+                None if group_pid(line).is_some() => {
+                    lines.extend(self.group(line));
+                }
                 // Every shell says it in words of its own, some repeatedly.
                 None if line.contains("fork") && !line.contains("()") => {
                     lines.push("sh: 0: Cannot fork".to_owned());
@@ -253,6 +256,13 @@ impl<'a> Transcript<'a> {
         self.namespace(&line).unwrap_or(line)
     }
 
+    /// The name of a launcher's control group, if the launcher is ours: there
+    /// may be others on this host.
+    fn group(&self, name: &str) -> Option<String> {
+        let pid = self.pids.get(&group_pid(name)?)?;
+        Some(format!("{GROUP}{pid}"))
+    }
+
     /// A line that is what `/proc/PID/ns/KIND` leads to.
     fn namespace(&mut self, link: &str) -> Option<String> {
         let (kind, number) = link.split_once(":[")?;
@@ -267,6 +277,14 @@ impl<'a> Transcript<'a> {
         let own = || format!("{kind}:[{next}]");
         Some(self.namespaces.entry(link.to_owned()).or_insert_with(own).clone())
     }
+}
+
+/// What the name of a control group begins with, before its launcher's PID.
+const GROUP: &str = "step07-";
+
+/// The launcher's PID in the name of its control group.
+fn group_pid(name: &str) -> Option<i32> {
+    name.strip_prefix(GROUP)?.parse().ok()
 }
 
 /// The numbers that the kernel gives to the namespaces that it starts with.
