@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::diffs;
+use crate::{diffs, hints};
 
 /// The folder.
 pub fn folder(root: &Path) -> PathBuf {
@@ -19,6 +19,7 @@ fn files(root: &Path) -> Result<BTreeMap<String, String>> {
     let mut files = BTreeMap::new();
     files.insert("what-holds.md".to_owned(), suite::property::markdown());
     files.extend(diffs::files(root)?);
+    files.extend(hints::files(root)?);
     Ok(files)
 }
 

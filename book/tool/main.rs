@@ -7,6 +7,7 @@
 mod check;
 mod diffs;
 mod generated;
+mod hints;
 mod serve;
 
 use std::env;
