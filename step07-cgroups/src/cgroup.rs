@@ -81,6 +81,7 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    // ANCHOR: new
     /// Makes the groups and sets their limits, before anything is in them.
     ///
     /// Fails with EACCES or EROFS where we may not write, with EBUSY where
@@ -118,7 +119,9 @@ impl Cgroup {
         }
         Ok(cgroup)
     }
+    // ANCHOR_END: new
 
+    // ANCHOR: open
     /// Opens the groups' `cgroup.procs` for `child`, which joins by writing to
     /// them. A name among its arguments would tell the container where its
     /// groups are, so it gets numbers, and the files stay open across exec.
@@ -130,7 +133,9 @@ impl Cgroup {
         };
         self.groups.iter().map(open_one).collect()
     }
+    // ANCHOR_END: open
 
+    // ANCHOR: report_oom
     /// Says so when the kernel has killed for want of memory. It tells nobody
     /// but the group; the process just ends, by SIGKILL.
     pub fn report_oom(&self) {
@@ -150,8 +155,10 @@ impl Cgroup {
             let _ = writeln!(io::stderr(), "{line}");
         }
     }
+    // ANCHOR_END: report_oom
 }
 
+// ANCHOR: limit
 /// Sets the limit that `controller` has to keep, in the files of `version`.
 fn limit(
     folder: &Path,
@@ -182,6 +189,7 @@ fn limit(
         (_, _) => write(folder, "cpu.max", &format!("{quota} {PERIOD}")),
     }
 }
+// ANCHOR_END: limit
 
 /// Limits swap. A kernel may be unable to, which is all the same as long as
 /// there is none.
@@ -221,6 +229,7 @@ struct Hierarchy {
 }
 
 impl Hierarchy {
+    // ANCHOR: of
     /// The hierarchy that has `controller`: what `/proc/self/cgroup` says of
     /// us, found in the file system with the help of `/proc/self/mountinfo`.
     fn of(controller: &str) -> Result<Self> {
@@ -258,7 +267,9 @@ impl Hierarchy {
         }
         bail!("its group {path:?} is not mounted here")
     }
+    // ANCHOR_END: of
 
+    // ANCHOR: parent
     /// The group of version 2 to make ours in: one that hands `controllers`
     /// down to those below it, now or from now on.
     ///
@@ -289,6 +300,7 @@ impl Hierarchy {
         *leaf = Some(Leaf::enter(&self.own, controllers).map_err(|_| error)?);
         Ok(self.own)
     }
+    // ANCHOR_END: parent
 }
 
 /// Lets a group of version 2 hand controllers down (`+`), or no more (`-`).
@@ -345,6 +357,7 @@ impl Group {
 }
 
 impl Drop for Group {
+    // ANCHOR: drop
     fn drop(&mut self) {
         // EBUSY while the kernel still buries the last process in it.
         for _ in 0..100 {
@@ -356,8 +369,10 @@ impl Drop for Group {
             }
         }
     }
+    // ANCHOR_END: drop
 }
 
+// ANCHOR: sweep
 /// Removes the groups that killed launchers have left below `parent`: with a
 /// launcher goes its lock. The lock on `parent` keeps others from doing so
 /// between the making of a group and its lock.
@@ -374,6 +389,7 @@ fn sweep(parent: &Path) -> Result<Flock<File>> {
     }
     Ok(one_at_a_time)
 }
+// ANCHOR_END: sweep
 
 /// Locks a folder, see flock(2); closing it gives the lock up.
 fn lock(folder: &Path, how: FlockArg) -> Result<Flock<File>> {

@@ -310,6 +310,7 @@ fn die_with(launcher: &str) -> Result<()> {
     Ok(())
 }
 
+// ANCHOR: enter_cgroup
 /// Joins the group, in every hierarchy, and makes it the root of what can be
 /// seen of the tree: the namespace begins where we are when we enter it, see
 /// cgroup_namespaces(7).
@@ -322,6 +323,7 @@ fn enter_cgroup(groups: &[RawFd]) -> Result<()> {
     let namespace = CloneFlags::CLONE_NEWCGROUP;
     unshare(namespace).context(Stage::Unshare(namespace))
 }
+// ANCHOR_END: enter_cgroup
 
 /// Closes what our caller left open besides stdin, stdout and stderr: a
 /// folder among it would lead past every root, see fchdir(2).
