@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::{diffs, hints};
+use crate::{diffs, hints, pictures};
 
 /// The folder.
 pub fn folder(root: &Path) -> PathBuf {
@@ -20,6 +20,7 @@ fn files(root: &Path) -> Result<BTreeMap<String, String>> {
     files.insert("what-holds.md".to_owned(), suite::property::markdown());
     files.extend(diffs::files(root)?);
     files.extend(hints::files(root)?);
+    files.extend(pictures::files(root)?);
     Ok(files)
 }
 

@@ -8,6 +8,7 @@ mod check;
 mod diffs;
 mod generated;
 mod hints;
+mod pictures;
 mod serve;
 
 use std::env;
