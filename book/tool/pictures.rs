@@ -4,7 +4,7 @@
 //! An SVG behind `<img>` would know nothing of the theme that a reader chose.
 //! Inside the page it does: black becomes the text's colour, and a colour of
 //! the palette in `language.pic` becomes a custom property of the same name,
-//! which `theme/pictures.css` sets anew for the dark themes.
+//! which `looks/pictures.css` sets anew for the dark themes.
 
 use std::fs;
 use std::path::Path;
