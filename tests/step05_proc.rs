@@ -20,6 +20,9 @@ fn main() -> ExitCode {
 
 const TRANSCRIPTS: &[Test] = tests![needs container:
     ps_shows_three,
+    mounts_go_with_the_container,
+    proc_stays_below_the_root,
+    the_way_out_by_a_descriptor,
     readme_shows_a_session,
 ];
 
@@ -27,6 +30,31 @@ fn ps_shows_three(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
         .type_line("step05-proc run sh -c 'ps -o pid,args; :'")?
         .matches("05-ps");
+    Ok(())
+}
+
+fn mounts_go_with_the_container(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("step05-proc run cat /proc/mounts")?
+        .type_line("grep fs/proc /proc/mounts; echo $?")?
+        .matches("05-mounts");
+    Ok(())
+}
+
+fn proc_stays_below_the_root(subject: &Subject) -> Result<()> {
+    subject.apart(|subject| {
+        Transcript::new(subject)
+            .type_line("rmdir fs/proc; ln -s /home fs/proc")?
+            .type_line("step05-proc run true; echo $?")?
+            .matches("05-symlink");
+        Ok(())
+    })
+}
+
+fn the_way_out_by_a_descriptor(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("step05-proc run cat /proc/self/fd/7$PWD/secret 7</")?
+        .matches("05-descriptor");
     Ok(())
 }
 

@@ -286,6 +286,7 @@ fn die_with(launcher: &str) -> Result<()> {
     Ok(())
 }
 
+// ANCHOR: enter_mount_namespace
 /// Takes a mount table of our own, a copy of the host's, and cuts it loose,
 /// so that nothing mounted below shows up outside: on systemd hosts `/` is
 /// shared, and copies of a shared mount tell each other what happens to them.
@@ -299,7 +300,9 @@ fn enter_mount_namespace() -> Result<()> {
     let (none, private) = (None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC);
     mount(none, "/", none, private, none).context(Stage::MakeMountsPrivate)
 }
+// ANCHOR_END: enter_mount_namespace
 
+// ANCHOR: enter_root
 /// Makes `root` our root directory, see chroot(2). Fails with EPERM without
 /// CAP_SYS_CHROOT, and with EACCES behind a folder that we may not search.
 fn enter_root(root: &Path) -> Result<()> {
@@ -308,7 +311,9 @@ fn enter_root(root: &Path) -> Result<()> {
     // Our working directory is still outside; `..` would lead on from there.
     chdir("/").context("cannot change to the new root")
 }
+// ANCHOR_END: enter_root
 
+// ANCHOR: mount_proc
 /// Mounts a proc that shows our PID namespace in the new root, see proc(5).
 /// Nobody runs or opens more than data there, hence the flags.
 ///
@@ -327,6 +332,7 @@ fn mount_proc(root: &Path) -> Result<()> {
     let (proc, none) = (Some("proc"), None::<&str>);
     mount(proc, folder.as_str(), proc, flags, none).with_context(stage)
 }
+// ANCHOR_END: mount_proc
 
 /// Reports why the command did not start. The status is 127 when it was not
 /// found, 126 when it was found and cannot be executed, as in a shell.
