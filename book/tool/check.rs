@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::{build, generated, hints};
+use crate::{build, generated, hints, schedule};
 
 /// Everything that is wrong, a line each.
 pub fn all(root: &Path) -> Result<Vec<String>> {
@@ -20,6 +20,7 @@ pub fn all(root: &Path) -> Result<Vec<String>> {
     wrong.extend(anchors::check(root, &chapters)?);
     wrong.extend(shape::check(&chapters));
     wrong.extend(hints::check(root)?);
+    wrong.extend(schedule::check(root)?);
     // Links are looked at last, in the pages as a reader has them.
     if wrong.is_empty() {
         wrong.extend(pages::check(&build(root)?)?);

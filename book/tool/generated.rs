@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::{diffs, hints, pictures};
+use crate::{diffs, hints, pictures, schedule};
 
 /// The folder.
 pub fn folder(root: &Path) -> PathBuf {
@@ -21,6 +21,7 @@ fn files(root: &Path) -> Result<BTreeMap<String, String>> {
     files.extend(diffs::files(root)?);
     files.extend(hints::files(root)?);
     files.extend(pictures::files(root)?);
+    files.extend(schedule::files(root)?);
     Ok(files)
 }
 

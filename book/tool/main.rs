@@ -9,6 +9,7 @@ mod diffs;
 mod generated;
 mod hints;
 mod pictures;
+mod schedule;
 mod serve;
 
 use std::env;
