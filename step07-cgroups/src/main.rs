@@ -316,7 +316,7 @@ fn die_with(launcher: &str) -> Result<()> {
 /// cgroup_namespaces(7).
 fn enter_cgroup(groups: &[RawFd]) -> Result<()> {
     for file in groups {
-        // 0 is whoever writes it; our number in here is another's outside.
+        // 0 is whoever writes it, whatever its number is, here and outside.
         fs::write(format!("/proc/self/fd/{file}"), "0")
             .context("cannot join the control group")?;
     }
