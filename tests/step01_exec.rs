@@ -1,11 +1,14 @@
 //! The suite of step01.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use suite::harness::Test;
+use suite::sandbox::Sandbox;
 use suite::transcript::Transcript;
-use suite::{Step, Subject, tests};
+use suite::{PROPERTIES, Step, Subject, Verdict, process, tests};
 
 fn main() -> ExitCode {
     suite::main(
@@ -25,6 +28,7 @@ const TRANSCRIPTS: &[Test] = tests![needs container:
     its_processes,
     statuses,
     signals_come_through,
+    three_lines_of_shell_break_two_promises,
 ];
 
 fn all_is_the_hosts(subject: &Subject) -> Result<()> {
@@ -77,5 +81,28 @@ fn signals_come_through(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
         .type_line(&format!("step01-exec run sh -c '{script}'; echo $?"))?
         .matches("01-signals");
+    Ok(())
+}
+
+/// What the exercise of the book's first chapter says.
+fn three_lines_of_shell_break_two_promises(subject: &Subject) -> Result<()> {
+    let script = subject.path("three-lines");
+    fs::write(&script, "#!/bin/sh\nshift\n\"$@\"\n")?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    let sandbox = Sandbox::new(&script, subject.caller);
+    fs::remove_file(&script)?;
+    let sandbox = &sandbox?;
+    let mut broken = Vec::new();
+    for row in PROPERTIES.iter().filter(|row| row.of(1) == Verdict::Holds) {
+        let found = (row.probe)(&Subject { sandbox, ..*subject })?;
+        if found.verdict == Verdict::Leaks {
+            process::sweep();
+            broken.push(row.name);
+        }
+    }
+    ensure!(
+        broken == ["signals at the start", "TERM arrives"],
+        "the script broke {broken:?}"
+    );
     Ok(())
 }

@@ -30,6 +30,7 @@ struct Cli {
     half: Half,
 }
 
+// ANCHOR: Half
 /// The two halves of every step.
 #[derive(Subcommand)]
 enum Half {
@@ -46,7 +47,9 @@ enum Half {
         command: Vec<OsString>,
     },
 }
+// ANCHOR_END: Half
 
+// ANCHOR: main
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.half {
@@ -59,7 +62,9 @@ fn main() -> ExitCode {
     });
     ExitCode::from(status)
 }
+// ANCHOR_END: main
 
+// ANCHOR: run
 /// The outer half: starts the inner one and ends with its status.
 fn run(command: &[OsString]) -> Result<u8> {
     banner(command);
@@ -70,7 +75,9 @@ fn run(command: &[OsString]) -> Result<u8> {
     let child = child.spawn().context("cannot start /proc/self/exe")?;
     supervise(child, signals)
 }
+// ANCHOR_END: run
 
+// ANCHOR: child
 /// The inner half: turns into the command.
 fn child(command: &[OsString]) -> Result<u8> {
     banner(command);
@@ -79,6 +86,7 @@ fn child(command: &[OsString]) -> Result<u8> {
     let error = Command::new(&command[0]).args(&command[1..]).exec();
     Ok(cannot_run(&command[0], error))
 }
+// ANCHOR_END: child
 
 /// Says who we are. The command has to run even when nobody can read this.
 fn banner(command: &[OsString]) {
@@ -86,6 +94,7 @@ fn banner(command: &[OsString]) {
     let _ = writeln!(io::stderr(), "running {command:?} as {pid}");
 }
 
+// ANCHOR: catch_signals
 /// Catches the signals that are meant for the command, and SIGCHLD, which
 /// says that it has ended; but none before somebody is there to pass it on.
 fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
@@ -98,6 +107,7 @@ fn catch_signals() -> Result<SignalsInfo<WithOrigin>> {
     ours.push(SIGCHLD);
     SignalsInfo::new(ours).context("cannot catch signals")
 }
+// ANCHOR_END: catch_signals
 
 /// A line of `/proc/self/status`, see proc(5).
 fn own_status(name: &str) -> Result<String> {
@@ -108,6 +118,7 @@ fn own_status(name: &str) -> Result<String> {
     Ok(value.trim().to_owned())
 }
 
+// ANCHOR: supervise
 /// Passes signals on to `process` until it has ended, and gives its status.
 fn supervise(
     mut process: Child,
@@ -133,13 +144,17 @@ fn supervise(
         }
     }
 }
+// ANCHOR_END: supervise
 
+// ANCHOR: unblock_signals
 /// Blocks no signal any more, also none that our caller had blocked: through
 /// fork(2) and execve(2) it would stay so in the command.
 fn unblock_signals() -> Result<()> {
     SigSet::empty().thread_set_mask().context("cannot unblock signals")
 }
+// ANCHOR_END: unblock_signals
 
+// ANCHOR: exit_code
 /// The status that a shell would give: the command's own, or 128 + N when
 /// signal N ended it.
 fn exit_code(status: ExitStatus) -> u8 {
@@ -147,7 +162,9 @@ fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(signal);
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
 }
+// ANCHOR_END: exit_code
 
+// ANCHOR: cannot_run
 /// Reports why the command did not start. The status is 127 when it was not
 /// found, 126 when it was found and cannot be executed, as in a shell.
 fn cannot_run(program: &OsString, error: io::Error) -> u8 {
@@ -160,6 +177,7 @@ fn cannot_run(program: &OsString, error: io::Error) -> u8 {
     report(&Error::new(error).context(format!("cannot run {program:?}")));
     status
 }
+// ANCHOR_END: cannot_run
 
 /// One line on stderr: what was attempted, and the kernel's answer by name.
 fn report(error: &Error) {
