@@ -21,7 +21,11 @@ fn main() -> ExitCode {
 const TRANSCRIPTS: &[Test] = tests![needs container:
     two_host_names,
     two_namespaces,
-    its_pid_is_the_hosts,
+    its_pid_is_the_hosts;
+as root:
+    trace;
+as user:
+    trace_without_root,
 ];
 
 fn two_host_names(subject: &Subject) -> Result<()> {
@@ -50,5 +54,27 @@ fn its_pid_is_the_hosts(subject: &Subject) -> Result<()> {
              wait $PID; echo $?",
         )?
         .matches("02-pid");
+    Ok(())
+}
+
+fn trace(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line(
+            "strace -f -qq -e signal=none -e trace=unshare,sethostname \
+             step02-uts run hostname",
+        )?
+        .matches("02-trace");
+    Ok(())
+}
+
+fn trace_without_root(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line(
+            "strace -f -qq -e signal=none \
+             -e trace=unshare,openat,write,sethostname \
+             step02-uts run true 2>&1 | \
+             grep -E 'unshare|setgroups|deny|_map|\"0 |sethostname'",
+        )?
+        .matches("02-trace-without-root");
     Ok(())
 }

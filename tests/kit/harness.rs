@@ -87,27 +87,38 @@ impl Test {
     }
 }
 
-/// A list of tests, after what they need: `tests![needs container: one, two]`,
-/// `tests![as root: three]`, `tests![as user: four]` or
-/// `tests![anywhere: five]`.
+/// A list of tests, after what they need and whom they are for:
+/// `tests![needs container: one, two; as root: three; as user: four]`. What
+/// `anywhere` or `anywhere as user` introduces needs no container.
 #[macro_export]
 macro_rules! tests {
-    (needs container: $($name:ident),* $(,)?) => {
-        $crate::tests!(@ true, None, $($name),*)
+    (@ [$($done:tt)*] needs container: $($name:ident),* $(,)?
+     $(; $($rest:tt)*)?) => {
+        $crate::tests!(@ [$($done)* $((true, None, $name))*] $($($rest)*)?)
     };
-    (as root: $($name:ident),* $(,)?) => {
-        $crate::tests!(@ true, Some($crate::Caller::Root), $($name),*)
+    (@ [$($done:tt)*] as root: $($name:ident),* $(,)? $(; $($rest:tt)*)?) => {
+        $crate::tests!(
+            @ [$($done)* $((true, Some($crate::Caller::Root), $name))*]
+            $($($rest)*)?
+        )
     };
-    (as user: $($name:ident),* $(,)?) => {
-        $crate::tests!(@ true, Some($crate::Caller::User), $($name),*)
+    (@ [$($done:tt)*] as user: $($name:ident),* $(,)? $(; $($rest:tt)*)?) => {
+        $crate::tests!(
+            @ [$($done)* $((true, Some($crate::Caller::User), $name))*]
+            $($($rest)*)?
+        )
     };
-    (anywhere as user: $($name:ident),* $(,)?) => {
-        $crate::tests!(@ false, Some($crate::Caller::User), $($name),*)
+    (@ [$($done:tt)*] anywhere as user: $($name:ident),* $(,)?
+     $(; $($rest:tt)*)?) => {
+        $crate::tests!(
+            @ [$($done)* $((false, Some($crate::Caller::User), $name))*]
+            $($($rest)*)?
+        )
     };
-    (anywhere: $($name:ident),* $(,)?) => {
-        $crate::tests!(@ false, None, $($name),*)
+    (@ [$($done:tt)*] anywhere: $($name:ident),* $(,)? $(; $($rest:tt)*)?) => {
+        $crate::tests!(@ [$($done)* $((false, None, $name))*] $($($rest)*)?)
     };
-    (@ $needs:expr, $only:expr, $($name:ident),*) => {
+    (@ [$(($needs:expr, $only:expr, $name:ident))*]) => {
         &[$($crate::harness::Test {
             name: stringify!($name),
             run: $name,
@@ -115,6 +126,9 @@ macro_rules! tests {
             only: $only,
             leaves: &[],
         }),*]
+    };
+    ($($list:tt)+) => {
+        $crate::tests!(@ [] $($list)+)
     };
 }
 

@@ -22,6 +22,8 @@ pub mod behaviour;
 #[cfg(feature = "harness")]
 pub mod harness;
 #[cfg(feature = "harness")]
+mod trace;
+#[cfg(feature = "harness")]
 pub mod transcript;
 
 use std::env;

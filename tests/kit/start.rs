@@ -45,6 +45,9 @@ pub enum Given {
     LeakedRoot,
     /// That descriptor closed.
     Closed(i32),
+    /// No descriptor but stdin, stdout and stderr: cargo leaves some of its
+    /// own open, and a trace shows the numbers of the next ones.
+    NoOthers,
     /// A session of its own on this terminal.
     Terminal(PathBuf),
     /// The host name and mounts of that process.
@@ -61,6 +64,7 @@ impl Given {
             Self::Blocked(signal) => ("blocked", signal.as_str().into()),
             Self::LeakedRoot => ("leaked-root", OsString::new()),
             Self::Closed(n) => ("closed", n.to_string().into()),
+            Self::NoOthers => ("no-others", OsString::new()),
             Self::Terminal(path) => ("terminal", path.clone().into()),
             Self::Outside(pid) => ("outside", pid.to_string().into()),
         };
@@ -85,6 +89,7 @@ impl Given {
             b"blocked" => Self::Blocked(Signal::from_str(&text)?),
             b"leaked-root" => Self::LeakedRoot,
             b"closed" => Self::Closed(text.parse()?),
+            b"no-others" => Self::NoOthers,
             b"terminal" => Self::Terminal(value.into()),
             b"outside" => Self::Outside(text.parse()?),
             _ => return Err("unknown key".into()),
@@ -111,6 +116,16 @@ impl Given {
                 debug_assert_eq!(n, LEAKED);
             }
             Self::Closed(n) => close(*n)?,
+            Self::NoOthers => {
+                let open: Vec<_> = fs::read_dir("/proc/self/fd")?
+                    .filter_map(|fd| {
+                        fd.ok()?.file_name().to_str()?.parse().ok()
+                    })
+                    .filter(|fd| *fd > 2)
+                    .collect();
+                // One of them was the folder itself.
+                open.into_iter().for_each(|fd: i32| _ = close(fd));
+            }
             Self::Terminal(path) => {
                 setsid()?;
                 // The first terminal that a session leader opens becomes its

@@ -13,7 +13,9 @@ use anyhow::{Result, ensure};
 use crate::host::Outside;
 use crate::process::{self, Process};
 use crate::program::{Held, Subject};
+use crate::start::Given;
 use crate::terminal::Terminal;
+use crate::trace;
 
 /// The first PID of the host in every transcript.
 const FIRST_PID: i32 = 1079;
@@ -31,6 +33,15 @@ pub const CTRL_C: &str = "\x03";
 /// The folder in which the reader stands.
 const FOLDER: &str = "/home/you/container";
 
+/// Where in it the programs are.
+const BIN: &str = "target/debug";
+
+/// The uid and gid of the reader in every transcript.
+const ID: u32 = 1000;
+
+/// The first address that a trace shows.
+const FIRST_ADDRESS: u64 = 0x7ffc_3a5e_1d40;
+
 /// What a reader typed and saw.
 #[derive(Debug)]
 pub struct Transcript<'a> {
@@ -38,6 +49,7 @@ pub struct Transcript<'a> {
     outside: Option<Outside>,
     text: String,
     pids: BTreeMap<i32, i32>,
+    addresses: BTreeMap<String, String>,
     /// What the host was called at the beginning: a broken step renames it.
     host: String,
     /// Links such as `uts:[4026532177]` by their substitutes.
@@ -53,6 +65,7 @@ impl<'a> Transcript<'a> {
             outside: None,
             text: String::new(),
             pids: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             host: host.to_string_lossy().into_owned(),
             namespaces: BTreeMap::new(),
         }
@@ -91,10 +104,14 @@ impl<'a> Transcript<'a> {
         line: &str,
         meanwhile: impl FnOnce(&mut Terminal) -> Result<()>,
     ) -> Result<&mut Self> {
+        if trace::is_typed(line) {
+            trace::must_be_possible(&self.subject)?;
+        }
         let mut terminal = Terminal::with_columns(&self.subject, COLUMNS)?;
         // Through a variable: the shell's own arguments show in ps.
         let shell = ["-c", SHELL];
-        let mut start = self.subject.beside("/bin/sh", shell);
+        let start = self.subject.beside("/bin/sh", shell);
+        let mut start = start.given(Given::NoOthers);
         start = start
             .variable("LINE", line)
             .variable("PATH", self.subject.search_path());
@@ -138,11 +155,20 @@ impl<'a> Transcript<'a> {
     }
 
     fn add(&mut self, line: &str, shown: &str, shell: Process) {
+        let is_trace = trace::is_typed(line);
         let typed = self.replace_known(line);
         self.text += &format!("$ {typed}\n");
         let mut ps = None;
         let mut lines: Vec<String> = Vec::new();
-        for line in shown.lines() {
+        let joined: Vec<_> = match is_trace {
+            true => trace::join(shown),
+            false => shown.lines().map(str::to_owned).collect(),
+        };
+        for line in &joined {
+            if let (true, Some(call)) = (is_trace, self.call(line)) {
+                lines.push(call);
+                continue;
+            }
             let words: Vec<_> = line.split_whitespace().collect();
             if let ["PID", ..] = words[..] {
                 ps = Some(Ps::new(words.contains(&"PPID"), shell));
@@ -183,13 +209,49 @@ impl<'a> Transcript<'a> {
         }
     }
 
+    /// A line of strace, if it is one.
+    fn call(&mut self, line: &str) -> Option<String> {
+        let line = self.replace_ids(&self.replace_folder(line));
+        trace::show(&line, self)
+    }
+
     /// A PID of the host by its substitute; those inside are the lesson.
-    fn pid(&mut self, pid: i32) -> i32 {
+    pub(crate) fn pid(&mut self, pid: i32) -> i32 {
         if pid < 10 {
             return pid;
         }
         let next = FIRST_PID + i32::try_from(self.pids.len()).unwrap_or(0);
         *self.pids.entry(pid).or_insert(next)
+    }
+
+    /// The substitute of a PID that was shown before.
+    pub(crate) fn known_pid(&self, pid: i32) -> Option<i32> {
+        self.pids.get(&pid).copied()
+    }
+
+    /// The substitute of an address.
+    pub(crate) fn address(&mut self, address: &str) -> String {
+        let next = self.addresses.len() as u64 * 0x1d8 + FIRST_ADDRESS;
+        let own = || format!("{next:#x}");
+        self.addresses.entry(address.to_owned()).or_insert_with(own).clone()
+    }
+
+    fn replace_folder(&self, line: &str) -> String {
+        let folder = self.subject.sandbox.dir().to_string_lossy();
+        line.replace(&format!("{folder}/bin/"), &format!("{FOLDER}/{BIN}/"))
+            .replace(&*folder, FOLDER)
+    }
+
+    /// The uid and gid of the ordinary user by the usual ones.
+    fn replace_ids(&self, line: &str) -> String {
+        let (uid, gid) = self.subject.caller.ids();
+        let mut line = line.to_owned();
+        for id in BTreeSet::from([uid, gid]) {
+            if id > ID {
+                line = replace_number(&line, id);
+            }
+        }
+        line
     }
 
     /// The arguments of a process, with the launcher's PID in them replaced.
@@ -219,8 +281,7 @@ impl<'a> Transcript<'a> {
     }
 
     fn replace_known(&mut self, line: &str) -> String {
-        let mut line = line
-            .replace(&*self.subject.sandbox.dir().to_string_lossy(), FOLDER);
+        let mut line = self.replace_folder(line);
         // A banner introduces a PID, and so does a path below /proc.
         if line.starts_with("running [") {
             if let Some((head, pid)) = line.rsplit_once(" as ") {
@@ -253,7 +314,7 @@ impl<'a> Transcript<'a> {
         if line == self.host {
             return HOST_NAME.to_owned();
         }
-        self.namespace(&line).unwrap_or(line)
+        self.namespace(&line).unwrap_or_else(|| self.replace_ids(&line))
     }
 
     /// The name of a launcher's control group, if the launcher is ours: there
@@ -277,6 +338,27 @@ impl<'a> Transcript<'a> {
         let own = || format!("{kind}:[{next}]");
         Some(self.namespaces.entry(link.to_owned()).or_insert_with(own).clone())
     }
+}
+
+/// Replaces a number by [`ID`], and keeps it where it stands in a table.
+fn replace_number(line: &str, number: u32) -> String {
+    let number = number.to_string();
+    let mut shown = String::new();
+    let mut rest = line;
+    while let Some(at) = rest.find(&number) {
+        let (head, tail) = rest.split_at(at);
+        let tail = &tail[number.len()..];
+        shown += head;
+        let is_part = head.ends_with(|c: char| c.is_ascii_alphanumeric())
+            || tail.starts_with(|c: char| c.is_ascii_alphanumeric());
+        shown += &match head {
+            _ if is_part => number.clone(),
+            _ if head.ends_with("  ") => format!("{ID:>0$}", number.len()),
+            _ => ID.to_string(),
+        };
+        rest = tail;
+    }
+    shown + rest
 }
 
 /// What the name of a control group begins with, before its launcher's PID.
