@@ -27,6 +27,9 @@ const WIDEST: f64 = 400.0;
 const TEXT: f64 = 16.0;
 const SMALL: f64 = 14.0;
 
+/// What pikchr leaves too little of between a text and an edge beside it.
+const ROOM: f64 = 3.0;
+
 /// Every picture, as its file's name in `book/generated` and its content.
 pub fn files(root: &Path) -> Result<Vec<(String, String)>> {
     let folder = root.join("book/pictures");
@@ -140,10 +143,16 @@ fn theme(line: &str, palette: &[(String, String)]) -> Result<String> {
     }
 }
 
-/// Gives a line's text the sizes of [`TEXT`], and the page's font for code.
+/// Gives a line's text its size, the page's font for code, and some room
+/// between its first letter, or its last, and what it stands beside.
 fn letters(line: &str) -> String {
     let small = format!("font-size=\"{}\"", SMALL * UNITS);
     let mut line = line.replace("font-size=\"80%\"", &small);
+    for (anchor, room) in [("start", ROOM), ("end", -ROOM)] {
+        let anchor = format!("text-anchor=\"{anchor}\"");
+        let room = format!("dx=\"{}\" {anchor}", room * UNITS);
+        line = line.replace(&anchor, &room);
+    }
     if line.contains("font-family=\"monospace\"") {
         let size = if line.contains("font-size=") { "" } else { &small };
         let family = "font-family=\"var(--mono-font, monospace)\"";
