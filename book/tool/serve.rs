@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
-use notify_debouncer_mini::new_debouncer;
-use notify_debouncer_mini::notify::RecursiveMode;
+use notify_debouncer_mini::notify::{self, PollWatcher, RecursiveMode};
+use notify_debouncer_mini::{Config, new_debouncer_opt};
 use tower_http::services::ServeDir;
 use tower_livereload::LiveReloadLayer;
 
@@ -19,7 +19,7 @@ use crate::{build, diffs, generated, say};
 
 /// How long changes may follow one another, as when an editor writes a file,
 /// before the book is built.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// Serves the built `pages` until it is interrupted.
 pub fn serve(root: &Path, pages: &Path, port: u16) -> Result<()> {
@@ -30,7 +30,10 @@ pub fn serve(root: &Path, pages: &Path, port: u16) -> Result<()> {
     let reload = LiveReloadLayer::new();
     let reloader = reload.reloader();
     let (changed, changes) = mpsc::channel();
-    let mut watcher = new_debouncer(PAUSE, changed)?;
+    // Polling: inotify(7) also tells when a file is read, as building does.
+    let poll = notify::Config::default().with_poll_interval(PAUSE);
+    let config = Config::default().with_timeout(PAUSE).with_notify_config(poll);
+    let mut watcher = new_debouncer_opt::<_, PollWatcher>(config, changed)?;
     let steps = diffs::STEPS.map(|step| format!("{step}/src"));
     let folders = ["book", "tests", "doctor/src"].map(str::to_owned);
     for folder in folders.iter().chain(&steps) {
