@@ -28,6 +28,7 @@ const TRANSCRIPTS: &[Test] = tests![needs container:
     its_processes,
     statuses,
     signals_come_through,
+    trace,
     three_lines_of_shell_break_two_promises,
 ];
 
@@ -81,6 +82,17 @@ fn signals_come_through(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
         .type_line(&format!("step01-exec run sh -c '{script}'; echo $?"))?
         .matches("01-signals");
+    Ok(())
+}
+
+/// With a path: the searched folders differ from host to host.
+fn trace(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line(
+            "strace -f -qq -e trace=process \
+             step01-exec run /bin/sh -c 'exit 7'",
+        )?
+        .matches("01-trace");
     Ok(())
 }
 

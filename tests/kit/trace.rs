@@ -38,9 +38,10 @@ const GIVE_PID: [&str; 12] = [
 const TAKE_PID: [&str; 6] =
     ["getpgid", "kill", "pidfd_open", "setpgid", "tgkill", "wait4"];
 
-/// Whether strace is typed in that line.
+/// Whether strace is typed in that line, or the name of its file, `trace`.
 pub fn is_typed(line: &str) -> bool {
-    line.split_whitespace().any(|word| word == "strace")
+    line.split_whitespace()
+        .any(|word| matches!(word.trim_end_matches(';'), "strace" | "trace"))
 }
 
 /// Fails as skipped where nothing can be traced, or where the calls have
