@@ -21,7 +21,8 @@ fn main() -> ExitCode {
 const TRANSCRIPTS: &[Test] = tests![needs container:
     two_host_names,
     two_namespaces,
-    its_pid_is_the_hosts;
+    its_pid_is_the_hosts,
+    no_namespace_is_left;
 as root:
     trace;
 as user:
@@ -76,5 +77,16 @@ fn trace_without_root(subject: &Subject) -> Result<()> {
         )?
         .type_line("grep -e unshare -e /proc -e sethostname trace; rm trace")?
         .matches("02-trace-without-root");
+    Ok(())
+}
+
+/// In a user namespace of its own, whose limits its root may set.
+fn no_namespace_is_left(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line(
+            "unshare --user --map-root-user sh -c 'echo 0 > \
+             /proc/sys/user/max_uts_namespaces; step02-uts run hostname'",
+        )?
+        .matches("02-fails-enospc");
     Ok(())
 }

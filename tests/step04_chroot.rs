@@ -22,6 +22,7 @@ const TRANSCRIPTS: &[Test] = tests![needs container:
     ls_sees_the_new_root,
     ps_fails,
     errors,
+    scripts_that_do_not_start,
 ];
 
 fn ls_sees_the_new_root(subject: &Subject) -> Result<()> {
@@ -44,5 +45,18 @@ fn errors(subject: &Subject) -> Result<()> {
         .type_line("step04-chroot --rootfs nowhere run sh; echo $?")?
         .type_line("step04-chroot run no-such-command; echo $?")?
         .matches("04-errors");
+    Ok(())
+}
+
+/// One after the other, as each is mended.
+fn scripts_that_do_not_start(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("printf '#!/bin/tcsh\\necho hello\\n' > fs/hello")?
+        .type_line("step04-chroot run /hello; echo $?")?
+        .type_line("chmod +x fs/hello; step04-chroot run /hello; echo $?")?
+        .type_line("sed -i 1d fs/hello; step04-chroot run /hello; echo $?")?
+        .type_line("sed -i '1i #!/bin/sh' fs/hello; step04-chroot run /hello")?
+        .type_line("rm fs/hello")?
+        .matches("04-fails-script");
     Ok(())
 }
