@@ -1,37 +1,83 @@
 //! `cargo workshop`: what a participant types beside the steps themselves.
 
 mod book;
+mod catch_up;
+mod check;
+mod diff;
+mod doctor;
+mod hint;
+mod mine;
+mod rootfs;
+mod start;
+mod step;
+mod terminal;
+mod vm;
 
-use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::{Parser, Subcommand};
+use anyhow::{Context as _, Result};
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::terminal::complain;
 
 /// The tool for the room.
 #[derive(Parser)]
-#[command(bin_name = "cargo workshop", arg_required_else_help = true)]
-#[command(disable_help_subcommand = true)]
+#[command(bin_name = "cargo workshop", disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
 enum Command {
+    /// Try what this machine allows, and say which steps will run here
+    Doctor(doctor::Options),
+    /// Make or replace a root file system
+    Rootfs(rootfs::Options),
+    /// Begin a container of your own, in mine/
+    Start(start::Options),
+    /// Say what your container isolates and what it leaks
+    Check(check::Options),
+    /// Help with the next step, a little more each time
+    Hint(hint::Options),
+    /// Put mine/ to the source of a step
+    CatchUp(catch_up::Options),
+    /// Show what one step changes in another, function by function
+    Diff(diff::Options),
+    /// Boot a Linux kernel of your own, without root
+    Vm(vm::Options),
     /// Build the book into target/book
     Book(book::Options),
 }
 
 fn main() -> ExitCode {
     run(Cli::parse()).unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "workshop: {error:#}");
+        complain(&error);
         ExitCode::FAILURE
     })
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
-        Command::Book(options) => book::run(&options),
+        Some(Command::Doctor(options)) => doctor::run(&options),
+        Some(Command::Rootfs(options)) => rootfs::run(&options),
+        Some(Command::Start(options)) => start::run(&options),
+        Some(Command::Check(options)) => check::run(&options),
+        Some(Command::Hint(options)) => hint::run(&options),
+        Some(Command::CatchUp(options)) => catch_up::run(&options),
+        Some(Command::Diff(options)) => diff::run(&options),
+        Some(Command::Vm(options)) => vm::run(&options),
+        Some(Command::Book(options)) => book::run(&options),
+        None => {
+            Cli::command().print_help()?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
+}
+
+/// The repository.
+fn root() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    root.canonicalize().context("the course is not where it was built")
 }

@@ -1,0 +1,2 @@
+//! `mine/`: the participant's own crate, ignored by git and no member of the
+//! workspace.
