@@ -6,6 +6,7 @@ mod check;
 mod diff;
 mod doctor;
 mod hint;
+mod item;
 mod mine;
 mod rootfs;
 mod start;

@@ -1,7 +1,6 @@
 //! The seven steps, as they are named on the command line.
 
 use std::fmt;
-use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Error, Result, anyhow};
@@ -45,11 +44,6 @@ impl Step {
     /// The file of its chapter, as `05-proc.md` without the end.
     pub fn chapter(self) -> &'static str {
         self.package().trim_start_matches("step")
-    }
-
-    /// The folder of its source.
-    pub fn source(self, root: &Path) -> std::path::PathBuf {
-        root.join(self.package()).join("src")
     }
 }
 
