@@ -52,7 +52,10 @@ fn neighbours_differ_in_what_they_declare() {
             .filter_map(|(name, _)| name.split_once(' '))
             .map(|(_, name)| name.to_owned())
             .collect();
-        assert_eq!(shown, declared(pair[1]), "{pair:?}");
+        let mut declared = declared(pair[1]);
+        // `mod cgroup;` stands in the head.
+        declared.remove("cgroup");
+        assert_eq!(shown, declared, "{pair:?}");
     }
 }
 
