@@ -18,6 +18,7 @@ mod unfinished;
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs::rename;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,9 @@ pub use archive::{DEFAULT_LIMIT, unpack, unpack_at_most};
 use programs::Programs;
 use tree::Tree;
 use unfinished::Unfinished;
+
+/// Stands in every root that we made: another one is not ours to replace.
+const MARK: &str = ".container-root";
 
 /// Where a root's programs are copied from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +138,37 @@ pub fn build_from(source: &Source, target: &Path) -> Result<Summary> {
     })
 }
 
+/// Puts what `build` makes in the place of the root at `target`, once it is
+/// complete; until then, and when it fails, the old one stays.
+///
+/// Fails with EEXIST when `target` is not a root that this library made:
+/// what a person put there is not ours to remove.
+pub fn replace(
+    target: &Path,
+    build: impl FnOnce(&Path) -> Result<Summary>,
+) -> Result<Summary> {
+    let replace = || {
+        if !is_ours(target) {
+            bail!(Errno::EEXIST);
+        }
+        let aside = Unfinished::beside(target)?;
+        let (old, new) = (aside.path().join("old"), aside.path().join("new"));
+        let summary = build(&new)?;
+        rename(target, &old)?;
+        rename(&new, target).or_else(|error| {
+            rename(&old, target)?;
+            Err(error)
+        })?;
+        Ok(summary)
+    };
+    replace().with_context(|| format!("cannot replace {target:?}"))
+}
+
+/// Whether this library made the root at `target`.
+pub fn is_ours(target: &Path) -> bool {
+    target.join(MARK).symlink_metadata().is_ok_and(|mark| mark.is_file())
+}
+
 /// Copies `program`, an ELF file, to `at` in the root at `root`, with its
 /// loader and the shared libraries that it needs. Libraries that are there
 /// already stay as they are; a program is replaced.
@@ -163,6 +198,9 @@ fn make(
         let unfinished = Unfinished::beside(target)?;
         let mut tree = Tree::open(unfinished.path())?;
         let summary = fill(&mut tree)?;
+        if !is_ours(unfinished.path()) {
+            tree.file(Path::new(MARK), 0o644, &mut io::empty())?;
+        }
         unfinished.rename(target)?;
         Ok(summary)
     };

@@ -2,10 +2,11 @@
 //! where NO_COLOR says so. Nobody to read them is no reason to fail.
 
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Error;
+use nix::errno::Errno;
 
 /// What holds.
 pub const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -26,9 +27,22 @@ pub fn note(line: impl Display) {
     let _ = writeln!(anstream::stderr(), "{line}");
 }
 
-/// An error, with the doctor's hint where there is one.
+/// An error: what was attempted, and the kernel's answer by name; then the
+/// doctor's hint, if there is one.
 pub fn complain(error: &Error) {
-    note(format_args!("{BAD}error:{BAD:#} {error:#}"));
+    let mut line = styled(BAD, "error");
+    for cause in error.chain() {
+        let number = cause.downcast_ref::<io::Error>();
+        let errno = match number.and_then(io::Error::raw_os_error) {
+            Some(number) => Some(Errno::from_raw(number)),
+            None => cause.downcast_ref::<Errno>().copied(),
+        };
+        line += &match errno {
+            Some(errno) => format!(": {} ({errno:?})", errno.desc()),
+            None => format!(": {cause}"),
+        };
+    }
+    note(line);
     if let Some(hint) = ::doctor::hint(error) {
         note(format_args!("hint: {hint}"));
     }
