@@ -13,6 +13,7 @@ use clap::Args;
 use similar::{Algorithm, ChangeTag, TextDiff};
 
 use crate::item::{Item, items, without_marks};
+use crate::mine::{self, Mine};
 use crate::step::Step;
 use crate::terminal::{STRONG, say, styled};
 
@@ -42,7 +43,7 @@ impl FromStr for Side {
 
     fn from_str(text: &str) -> Result<Self> {
         match text {
-            "mine" => Ok(Self::Mine),
+            mine::NAME => Ok(Self::Mine),
             _ => text.parse().map(Self::Step),
         }
     }
@@ -52,7 +53,7 @@ impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Step(step) => f.write_str(step.package()),
-            Self::Mine => f.write_str("mine"),
+            Self::Mine => f.write_str(mine::NAME),
         }
     }
 }
@@ -67,31 +68,44 @@ const CONTEXT: usize = 3;
 
 /// Shows them.
 pub fn run(options: &Options) -> Result<ExitCode> {
+    show_all(options.before, options.after)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows what the participant's source lacks of a step.
+pub fn from_mine(step: Step) -> Result<()> {
+    show_all(Side::Mine, Side::Step(step))
+}
+
+fn show_all(before: Side, after: Side) -> Result<()> {
     let root = crate::root()?;
-    let before = sources(&root, options.before)?;
-    let mut after = sources(&root, options.after)?;
+    let old = sources(&root, before)?;
+    let mut new = sources(&root, after)?;
     // Files that are gone are shown against nothing, as new ones are.
-    for name in before.keys() {
-        after.entry(name.clone()).or_default();
+    for name in old.keys() {
+        new.entry(name.clone()).or_default();
     }
-    for (name, new) in &after {
-        let old = before.get(name).map_or("", |old| old);
+    if old == new {
+        say(format_args!("{before} and {after} are the same"));
+    }
+    for (name, new) in &new {
+        let old = old.get(name).map_or("", |old| old);
         if old != new {
-            show(options, name, old, new);
+            for (sign, side) in [("---", before), ("+++", after)] {
+                say(styled(STRONG, format!("{sign} {side}/src/{name}")));
+            }
+            show(old, new);
         }
     }
-    if before == after {
-        say(format_args!(
-            "{} and {} are the same",
-            options.before, options.after
-        ));
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The files of a side, by name.
 fn sources(root: &Path, side: Side) -> Result<BTreeMap<String, String>> {
-    let folder = root.join(side.to_string()).join("src");
+    let folder = match side {
+        Side::Step(step) => root.join(step.package()).join("src"),
+        Side::Mine => Mine::find(root)?.source(),
+    };
     let list = || format!("cannot list {}", folder.display());
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(&folder).with_context(list)? {
@@ -106,10 +120,7 @@ fn sources(root: &Path, side: Side) -> Result<BTreeMap<String, String>> {
 
 /// One file, item by item in the order of the side after; what is gone stands
 /// where it was.
-fn show(options: &Options, name: &str, old: &str, new: &str) {
-    for (sign, side) in [("---", options.before), ("+++", options.after)] {
-        say(styled(STRONG, format!("{sign} {side}/src/{name}")));
-    }
+fn show(old: &str, new: &str) {
     let (old, new) = (items(old), items(new));
     let is_in = |items: &[Item], name| items.iter().any(|it| it.name == name);
     let mut old_ones = old.iter();

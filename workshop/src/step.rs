@@ -21,6 +21,9 @@ const NAMES: [&str; 7] = [
 pub struct Step(usize);
 
 impl Step {
+    /// Where everybody starts.
+    pub const FIRST: Self = Self(1);
+
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
         (1..=NAMES.len()).map(Self)
