@@ -56,20 +56,38 @@ pub fn full_of_processes() -> Option<(PathBuf, String)> {
     })
 }
 
+/// The hierarchy that has this controller, as [`own`] wants it named: of
+/// version 1 where our process is in a group of it, else version 2.
+pub fn hierarchy(controller: &str) -> Option<&str> {
+    let listed = |name| path_in(name).is_some();
+    if listed(controller) {
+        return Some(controller);
+    }
+    listed("").then_some("")
+}
+
 /// Our own group in the hierarchy of this v1 controller, or of version 2 when
 /// it is `""`, and the mount that shows it.
 pub fn own(controller: &str) -> Option<(Mount, PathBuf)> {
+    let path = path_in(controller)?;
+    // Of the tree, a mount may show only what is below its root.
+    let mounts = mounts::all().into_iter();
+    mounts.filter(|one| shows(one, controller)).find_map(|mount| {
+        let below = path.strip_prefix(&mount.root).ok()?;
+        let group = mount.point.join(below);
+        Some((mount, group))
+    })
+}
+
+/// Where we are in it, counted from its root.
+fn path_in(controller: &str) -> Option<PathBuf> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = groups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let mut names = fields.next()?.split(',');
         names.any(|name| name == controller).then(|| fields.next())?
     })?;
-    let mut mounts = mounts::all().into_iter();
-    let mount = mounts.find(|one| shows(one, controller))?;
-    let below = Path::new(path).strip_prefix(&mount.root).ok()?;
-    let group = mount.point.join(below);
-    Some((mount, group))
+    Some(path.into())
 }
 
 /// Whether this is the hierarchy of this controller, see [`own`].
@@ -184,6 +202,17 @@ fn not_ours(path: &Path) -> Option<Cause> {
         "cgroup" => Cause::CgroupV1 { path, owner },
         _ => return None,
     })
+}
+
+/// The versions that are mounted here: 1 where it has one of the controllers.
+pub fn versions() -> Vec<u8> {
+    let mounts = mounts::all();
+    let v1 = |one: &Mount| CONTROLLERS.iter().any(|name| shows(one, name));
+    let v2 = |one: &Mount| shows(one, "");
+    let mut versions = Vec::new();
+    versions.extend(mounts.iter().any(v1).then_some(1));
+    versions.extend(mounts.iter().any(v2).then_some(2));
+    versions
 }
 
 /// Whether systemd runs this machine, and another one this user's programs.

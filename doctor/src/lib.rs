@@ -16,6 +16,7 @@ pub mod chroot;
 pub mod command;
 mod diagnosis;
 pub mod directory;
+pub mod kernel;
 pub mod limits;
 pub mod mounts;
 pub mod proc_mount;
