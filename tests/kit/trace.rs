@@ -171,7 +171,8 @@ pub fn show(text: &str, transcript: &mut Transcript) -> Option<String> {
         Ok(pid) if GIVE_PID.contains(&name) => transcript.pid(pid).to_string(),
         _ => arguments("", result, transcript),
     };
-    if let Some((counted, n)) = count(&call).filter(|_| name == "write") {
+    let is_written = name == "write" && !result.starts_with('-');
+    if let Some((counted, n)) = count(&call).filter(|_| is_written) {
         call = counted;
         result = n.to_string();
     }

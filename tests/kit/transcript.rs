@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
+use crate::cgroup::hierarchies;
 use crate::host::Outside;
 use crate::process::{self, Process};
 use crate::program::{Held, Subject};
@@ -212,6 +213,7 @@ impl<'a> Transcript<'a> {
     /// A line of strace, if it is one.
     fn call(&mut self, line: &str) -> Option<String> {
         let line = self.replace_ids(&self.replace_folder(line));
+        let line = self.replace_groups(&line);
         trace::show(&line, self)
     }
 
@@ -317,6 +319,36 @@ impl<'a> Transcript<'a> {
         self.namespace(&line).unwrap_or_else(|| self.replace_ids(&line))
     }
 
+    /// Control groups by where a reader's are, and those of launchers by their
+    /// substitutes.
+    fn replace_groups(&mut self, line: &str) -> String {
+        let mut line = line.to_owned();
+        if !line.contains(GROUPS) {
+            return line;
+        }
+        let given = self.subject.groups.of(self.subject.caller);
+        for (n, found) in hierarchies().unwrap_or_default().iter().enumerate() {
+            let own = given.get(n).unwrap_or(&found.own);
+            let mut replace = |path: &Path, by: &str| {
+                line = line.replace(&*path.to_string_lossy(), by);
+            };
+            if !found.is_v2 {
+                let names = found.controllers.join(",");
+                replace(own, &format!("{GROUPS}/{names}"));
+            } else if let Some(above) = own.parent() {
+                replace(own, &format!("{GROUPS}/{SLICE}/{SCOPE}"));
+                replace(above, &format!("{GROUPS}/{SLICE}"));
+            }
+        }
+        let Some((head, tail)) = line.split_once(GROUP) else { return line };
+        let end = tail.find(|c: char| !c.is_ascii_digit());
+        let (pid, rest) = tail.split_at(end.unwrap_or(tail.len()));
+        match pid.parse() {
+            Ok(pid) => format!("{head}{GROUP}{}{rest}", self.pid(pid)),
+            Err(_) => line,
+        }
+    }
+
     /// The name of a launcher's control group, if the launcher is ours: there
     /// may be others on this host.
     fn group(&self, name: &str) -> Option<String> {
@@ -360,6 +392,13 @@ fn replace_number(line: &str, number: u32) -> String {
     }
     shown + rest
 }
+
+/// Where control groups are mounted.
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// The reader's group on version 2, and the one above it.
+const SCOPE: &str = "shell.scope";
+const SLICE: &str = "user.slice";
 
 /// What the name of a control group begins with, before its launcher's PID.
 const GROUP: &str = "step07-";
