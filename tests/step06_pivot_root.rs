@@ -20,6 +20,8 @@ fn main() -> ExitCode {
 
 const TRANSCRIPTS: &[Test] = tests![needs container:
     own_devices,
+    the_whole_mount_table,
+    no_way_out_by_a_descriptor,
     no_limits,
 ];
 
@@ -44,5 +46,19 @@ fn no_limits(subject: &Subject) -> Result<()> {
              count=1 status=none; echo $?",
         )?
         .matches("06-limits");
+    Ok(())
+}
+
+fn the_whole_mount_table(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("step06-pivot-root run cut -d' ' -f2 /proc/mounts")?
+        .matches("06-mounts");
+    Ok(())
+}
+
+fn no_way_out_by_a_descriptor(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("step06-pivot-root run cat /proc/self/fd/7$PWD/secret 7</")?
+        .matches("06-descriptor");
     Ok(())
 }

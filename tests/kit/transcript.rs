@@ -183,6 +183,10 @@ impl<'a> Transcript<'a> {
                 None if group_pid(line).is_some() => {
                     lines.extend(self.group(line));
                 }
+                None if line.starts_with("cat: /") => {
+                    let line = self.replace_known(line);
+                    lines.push(busybox_cat(&line).unwrap_or(line));
+                }
                 // Every shell says it in words of its own, some repeatedly.
                 None if line.contains("fork") && !line.contains("()") => {
                     lines.push("sh: 0: Cannot fork".to_owned());
@@ -425,6 +429,12 @@ fn listing(line: &str) -> String {
     let depends = ["lib", "lib32", "lib64", "libx32", "sbin", "usr"];
     let words = line.split_whitespace().filter(|word| !depends.contains(word));
     words.collect::<Vec<_>>().join("  ")
+}
+
+/// GNU's complaint in busybox's words.
+fn busybox_cat(line: &str) -> Option<String> {
+    let (path, error) = line.strip_prefix("cat: ")?.split_once(": ")?;
+    Some(format!("cat: can't open '{path}': {error}"))
 }
 
 /// What the kit's shell runs.
