@@ -23,7 +23,9 @@ const TRANSCRIPTS: &[Test] = tests![needs container:
     mounts_go_with_the_container,
     proc_stays_below_the_root,
     the_way_out_by_a_descriptor,
-    readme_shows_a_session,
+    readme_shows_a_session;
+    as user:
+    trace,
 ];
 
 fn ps_shows_three(subject: &Subject) -> Result<()> {
@@ -55,6 +57,17 @@ fn the_way_out_by_a_descriptor(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
         .type_line("step05-proc run cat /proc/self/fd/7$PWD/secret 7</")?
         .matches("05-descriptor");
+    Ok(())
+}
+
+/// Root needs no user namespace: one flag less in the first line.
+fn trace(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line(
+            "strace -f -qq -e signal=none -e trace=unshare,openat2,mount,chroot \
+             step05-proc run true",
+        )?
+        .matches("05-trace");
     Ok(())
 }
 

@@ -22,6 +22,7 @@ const TRANSCRIPTS: &[Test] = tests![needs container:
     own_devices,
     the_whole_mount_table,
     no_way_out_by_a_descriptor,
+    trace,
     no_limits,
 ];
 
@@ -60,5 +61,15 @@ fn no_way_out_by_a_descriptor(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
         .type_line("step06-pivot-root run cat /proc/self/fd/7$PWD/secret 7</")?
         .matches("06-descriptor");
+    Ok(())
+}
+
+fn trace(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line(
+            "strace -f -qq -e signal=none -e trace=mount,chdir,pivot_root,umount2 \
+             step06-pivot-root run true",
+        )?
+        .matches("06-trace");
     Ok(())
 }
