@@ -198,8 +198,11 @@ impl<'a> Transcript<'a> {
                 // dash adds an empty line.
                 None if line.is_empty()
                     && lines.last().is_some_and(|l| l == NO_SUCH_PROCESS) => {}
-                // Of a job in the background only some say it.
-                _ if line.contains(" Killed  ") => {}
+                // Of a job in the background only some say it, dash when it
+                // happens to be waiting for that one.
+                _ if ["Killed", "Terminated"].iter().any(|how| {
+                    line == how || line.contains(&format!(" {how}  "))
+                }) => {}
                 None => lines.push(self.replace_known(line)),
             }
         }
