@@ -22,6 +22,7 @@ const TRANSCRIPTS: &[Test] = tests![needs container:
     ps_shows_three,
     mounts_go_with_the_container,
     proc_stays_below_the_root,
+    the_escape_still_works,
     the_way_out_by_a_descriptor,
     readme_shows_a_session;
     as user:
@@ -51,6 +52,18 @@ fn proc_stays_below_the_root(subject: &Subject) -> Result<()> {
             .matches("05-symlink");
         Ok(())
     })
+}
+
+/// The line of chapter 4, with another program.
+fn the_escape_still_works(subject: &Subject) -> Result<()> {
+    subject.needs_busybox_root()?;
+    Transcript::new(subject)
+        .type_line(
+            "step05-proc run nsenter -r/tmp -w/ bin/busybox chroot \
+             ../../../../../../.. cat $PWD/secret",
+        )?
+        .matches("05-escape");
+    Ok(())
 }
 
 fn the_way_out_by_a_descriptor(subject: &Subject) -> Result<()> {

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
 
 const TRANSCRIPTS: &[Test] = tests![needs container:
     own_devices,
+    the_escape_fails,
     the_whole_mount_table,
     no_way_out_by_a_descriptor,
     trace,
@@ -47,6 +48,18 @@ fn no_limits(subject: &Subject) -> Result<()> {
              count=1 status=none; echo $?",
         )?
         .matches("06-limits");
+    Ok(())
+}
+
+/// The line of chapter 4, with another program.
+fn the_escape_fails(subject: &Subject) -> Result<()> {
+    subject.needs_busybox_root()?;
+    Transcript::new(subject)
+        .type_line(
+            "step06-pivot-root run nsenter -r/tmp -w/ bin/busybox chroot \
+             ../../../../../../.. cat $PWD/secret",
+        )?
+        .matches("06-escape");
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use crate::cgroup::hierarchies;
+use crate::harness::skip;
 use crate::host::Outside;
 use crate::process::{self, Process};
 use crate::program::{Held, Subject};
@@ -55,6 +56,20 @@ pub struct Transcript<'a> {
     host: String,
     /// Links such as `uts:[4026532177]` by their substitutes.
     namespaces: BTreeMap<String, String>,
+}
+
+impl Subject<'_> {
+    /// Skips a transcript that counts on a busybox which starts in any root,
+    /// without libraries, as the line of the escape does.
+    pub fn needs_busybox_root(&self) -> Result<()> {
+        let output = self
+            .start(["nsenter", "-r/tmp", "-w/", "bin/busybox", "true"])
+            .run()?;
+        if !output.status.success() {
+            return Err(skip("needs a root made from a static busybox"));
+        }
+        Ok(())
+    }
 }
 
 impl<'a> Transcript<'a> {
