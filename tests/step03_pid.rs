@@ -25,7 +25,9 @@ const TRANSCRIPTS: &[Test] = tests![needs container:
     orphans_go_to_pid_1,
     signals_to_pid_1,
     ctrl_c_ends_the_command,
-    ps_sees_the_host,
+    ps_sees_the_host;
+as user:
+    what_the_kernel_saw,
 ];
 
 fn own_pids(subject: &Subject) -> Result<()> {
@@ -82,6 +84,16 @@ fn ctrl_c_ends_the_command(subject: &Subject) -> Result<()> {
             CTRL_C,
         )?
         .matches("03-ctrl-c");
+    Ok(())
+}
+
+fn what_the_kernel_saw(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line(
+            "strace -f -qq -e trace=unshare,prctl,waitid -e signal=none \
+             step03-pid run sh -c '(sleep 0.1 &); sleep 1'",
+        )?
+        .matches("03-strace");
     Ok(())
 }
 
