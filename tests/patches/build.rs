@@ -60,6 +60,8 @@ pub fn build(
 fn apply(step: &Path, into: &Path, patch: &str) -> Result<()> {
     let text = fs::read_to_string(path(patch))
         .with_context(|| format!("cannot read {patch}.patch"))?;
+    // The book shows it.
+    ensure!(!text.contains("ANCHOR"), "an anchor stands in {patch}.patch");
     let mut changes: BTreeMap<String, Patch<str>> = BTreeMap::new();
     for file in PatchSet::parse(&text, ParseOptions::unidiff()) {
         let file = file.with_context(|| format!("{patch}.patch"))?;
@@ -79,8 +81,14 @@ fn apply(step: &Path, into: &Path, patch: &str) -> Result<()> {
         let text = fs::read_to_string(&source)?;
         let known = format!("b/{step_name}/src/{}", name.to_string_lossy());
         let text = match changes.remove(&known) {
-            Some(change) => diffy::apply(&text, &change)
-                .with_context(|| format!("{patch}.patch on {known}"))?,
+            Some(change) => {
+                diffy::apply(&text, &change).with_context(|| {
+                    format!(
+                        "{patch}.patch on {known}; where an anchor has come \
+                         between its lines, let its context end there"
+                    )
+                })?
+            }
             None => text,
         };
         write(&into.join(name), &text)?;
