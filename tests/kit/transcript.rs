@@ -314,14 +314,17 @@ impl<'a> Transcript<'a> {
             }
         }
         // As /proc/PID/status says it.
-        if let Some((key, numbers)) = line.split_once(":\t")
-            && key.to_lowercase().ends_with("pid")
-        {
-            let numbers: Vec<_> = numbers
-                .split_whitespace()
-                .filter_map(|number| number.parse().ok())
-                .map(|number| self.pid(number).to_string())
-                .collect();
+        let field = line.split_once(":\t");
+        let is_pid = |(key, _): &(&str, _)| key.to_lowercase().ends_with("pid");
+        if let Some((key, numbers)) = field.filter(is_pid) {
+            let numbers = numbers.split_whitespace();
+            let numbers: Vec<i32> = numbers.flat_map(str::parse).collect();
+            // In a container PID 1 came before it, and said only that.
+            if let [outside, _, ..] = numbers[..] {
+                self.pid(outside - 1);
+            }
+            let numbers = numbers.iter().map(|pid| self.pid(*pid).to_string());
+            let numbers: Vec<_> = numbers.collect();
             return format!("{key}:\t{}", numbers.join("\t"));
         }
         if let Some((head, tail)) = line.split_once("/proc/") {
