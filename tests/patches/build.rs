@@ -60,8 +60,15 @@ pub fn build(
 fn apply(step: &Path, into: &Path, patch: &str) -> Result<()> {
     let text = fs::read_to_string(path(patch))
         .with_context(|| format!("cannot read {patch}.patch"))?;
-    // The book shows it.
-    ensure!(!text.contains("ANCHOR"), "an anchor stands in {patch}.patch");
+    // The book shows it. But git-apply(1) wants a line after each change.
+    let lines: Vec<_> = text.lines().collect();
+    for (n, line) in lines.iter().enumerate() {
+        let is_needed = n > 0 && !lines[n - 1].starts_with(' ');
+        ensure!(
+            is_needed || !line.contains("// ANCHOR"),
+            "an anchor stands in {patch}.patch"
+        );
+    }
     let mut changes: BTreeMap<String, Patch<str>> = BTreeMap::new();
     for file in PatchSet::parse(&text, ParseOptions::unidiff()) {
         let file = file.with_context(|| format!("{patch}.patch"))?;
