@@ -288,9 +288,7 @@ impl<'a> Transcript<'a> {
             return ps.map_or("ps", |at| &line[at..]).replace("; :", "");
         }
         // A zombie, as procps marks it and busybox does not.
-        if let [name, ..] = words
-            && name.starts_with('[')
-        {
+        if let Some(name) = words.first().filter(|it| it.starts_with('[')) {
             return format!("{name} <defunct>");
         }
         let mut last = "";
