@@ -198,7 +198,7 @@ impl<'a> Transcript<'a> {
                 None if group_pid(line).is_some() => {
                     lines.extend(self.group(line));
                 }
-                None if line.starts_with("cat: /") => {
+                None if line.contains("cat: /") => {
                     let line = self.replace_known(line);
                     lines.push(busybox_cat(&line).unwrap_or(line));
                 }
@@ -452,6 +452,7 @@ fn listing(line: &str) -> String {
 
 /// GNU's complaint in busybox's words.
 fn busybox_cat(line: &str) -> Option<String> {
+    let line = line.strip_prefix("/bin/").unwrap_or(line);
     let (path, error) = line.strip_prefix("cat: ")?.split_once(": ")?;
     Some(format!("cat: can't open '{path}': {error}"))
 }
