@@ -40,8 +40,8 @@ fn own_devices(subject: &Subject) -> Result<()> {
 fn no_limits(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
         .type_line(
-            "step06-pivot-root run sh -c 'n=2; while [ $n -lt 99 ]; \
-             do sleep 9 & n=$((n + 1)); done; echo $n processes'",
+            "step06-pivot-root run sh -c \
+             'for n in $(seq 99); do sleep 9 & done; echo $n sleepers'",
         )?
         .type_line(
             "step06-pivot-root run dd if=/dev/zero of=/dev/null bs=200M \
