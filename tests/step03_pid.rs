@@ -25,7 +25,8 @@ const TRANSCRIPTS: &[Test] = tests![needs container:
     orphans_go_to_pid_1,
     signals_to_pid_1,
     ctrl_c_ends_the_command,
-    ps_sees_the_host;
+    ps_sees_the_host,
+    files_are_the_hosts;
 as user:
     what_the_kernel_saw,
 ];
@@ -101,5 +102,13 @@ fn ps_sees_the_host(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
         .type_line("step03-pid run ps -e -o pid,ppid,args")?
         .matches("03-ps");
+    Ok(())
+}
+
+fn files_are_the_hosts(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("step03-pid run cat secret")?
+        .type_line("PASSWORD=hunter2 step03-pid run sh -c 'echo $PASSWORD'")?
+        .matches("03-files");
     Ok(())
 }

@@ -130,6 +130,7 @@ impl<'a> Transcript<'a> {
         let mut start = start.given(Given::NoOthers);
         start = start
             .variable("LINE", line)
+            .variable("TERM", "xterm")
             .variable("PATH", self.subject.search_path());
         if let Some(outside) = &self.outside {
             start = outside.of(start);
