@@ -31,7 +31,7 @@ const PLANS: [Plan; 2] = [
             "The code",
             "Now it holds",
         ],
-        breaks: &[(3, 15, "Break"), (5, 10, "Break")],
+        breaks: &[(2, 10, "Break"), (4, 10, "Break"), (6, 5, "Break")],
         limit: 4 * 60,
     },
     Plan {
@@ -314,10 +314,10 @@ mod tests {
              · The idea 5 · The diff 5 · The code 5 · Now it holds 5 |"
         );
         assert!(lines[3].starts_with("| 0:25 | 25 | 2. "));
-        assert_eq!(lines[5], "| 1:15 | 15 | *Break* |  |");
-        assert!(lines[6].starts_with("| 1:30 | 25 | 4. "));
+        assert_eq!(lines[4], "| 0:50 | 10 | *Break* |  |");
+        assert!(lines[5].starts_with("| 1:00 | 25 | 3. "));
         assert_eq!(
-            lines[11..],
+            lines[12..],
             [
                 "| **2:55** | 175 | **In all, without breaks** |  |",
                 "| **3:20** | 200 | **In all, with breaks** |  |",
