@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use diffy::Patch;
 use diffy::patch_set::{FileOperation, ParseOptions, PatchSet};
+use diffy::{Line, Patch};
 
 /// Where the patches are.
 pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/patches");
@@ -78,6 +78,14 @@ fn apply(step: &Path, into: &Path, patch: &str) -> Result<()> {
         let name = modified.to_string();
         let change = file.into_patch();
         let change = change.as_text().context("binary")?.clone();
+        for hunk in change.hunks() {
+            let is_closed =
+                matches!(hunk.lines().last(), Some(Line::Context(_)));
+            ensure!(
+                is_closed,
+                "git apply wants a line after the changes in {patch}.patch"
+            );
+        }
         changes.insert(name, change);
     }
     ensure!(!changes.is_empty(), "{patch}.patch changes nothing");
