@@ -22,10 +22,12 @@ const TRANSCRIPTS: &[Test] = tests![needs container:
     two_host_names,
     two_namespaces,
     its_pid_is_the_hosts,
-    no_namespace_is_left;
+    no_namespace_is_left,
+    child_wants_a_launcher;
 as root:
     trace;
 as user:
+    root_without_root,
     trace_without_root,
 ];
 
@@ -55,6 +57,23 @@ fn its_pid_is_the_hosts(subject: &Subject) -> Result<()> {
              wait $PID; echo $?",
         )?
         .matches("02-pid");
+    Ok(())
+}
+
+fn child_wants_a_launcher(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("step02-uts child --launcher 1 hostname; echo $?")?
+        .matches("02-launcher");
+    Ok(())
+}
+
+fn root_without_root(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("id -u")?
+        .type_line("step02-uts run sh -c 'id -u; cat /proc/self/uid_map'")?
+        .type_line("step02-uts run sh -c 'stat -c %u /etc/passwd; echo >note'")?
+        .type_line("stat -c %u note; rm note")?
+        .matches("02-root");
     Ok(())
 }
 

@@ -26,6 +26,9 @@ const TRANSCRIPTS: &[Test] = tests![needs container:
     signals_to_pid_1,
     ctrl_c_ends_the_command,
     ps_sees_the_host,
+    files_are_the_hosts;
+as user:
+    what_the_kernel_saw,
 ];
 
 fn own_pids(subject: &Subject) -> Result<()> {
@@ -85,9 +88,27 @@ fn ctrl_c_ends_the_command(subject: &Subject) -> Result<()> {
     Ok(())
 }
 
+fn what_the_kernel_saw(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line(
+            "strace -f -qq -e trace=unshare,prctl,waitid -e signal=none \
+             step03-pid run sh -c '(sleep 0.1 &); sleep 1'",
+        )?
+        .matches("03-strace");
+    Ok(())
+}
+
 fn ps_sees_the_host(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
         .type_line("step03-pid run ps -e -o pid,ppid,args")?
         .matches("03-ps");
+    Ok(())
+}
+
+fn files_are_the_hosts(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line("step03-pid run cat secret")?
+        .type_line("PASSWORD=hunter2 step03-pid run sh -c 'echo $PASSWORD'")?
+        .matches("03-files");
     Ok(())
 }

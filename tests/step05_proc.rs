@@ -22,8 +22,11 @@ const TRANSCRIPTS: &[Test] = tests![needs container:
     ps_shows_three,
     mounts_go_with_the_container,
     proc_stays_below_the_root,
+    the_escape_still_works,
     the_way_out_by_a_descriptor,
-    readme_shows_a_session,
+    readme_shows_a_session;
+    as user:
+    trace,
 ];
 
 fn ps_shows_three(subject: &Subject) -> Result<()> {
@@ -51,10 +54,33 @@ fn proc_stays_below_the_root(subject: &Subject) -> Result<()> {
     })
 }
 
+/// The line of chapter 4, with another program.
+fn the_escape_still_works(subject: &Subject) -> Result<()> {
+    subject.needs_busybox_root()?;
+    Transcript::new(subject)
+        .type_line(
+            "step05-proc run nsenter -r/tmp -w/ bin/busybox chroot \
+             ../../../../../../.. cat $PWD/secret",
+        )?
+        .matches("05-escape");
+    Ok(())
+}
+
 fn the_way_out_by_a_descriptor(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
         .type_line("step05-proc run cat /proc/self/fd/7$PWD/secret 7</")?
         .matches("05-descriptor");
+    Ok(())
+}
+
+/// Root needs no user namespace: one flag less in the first line.
+fn trace(subject: &Subject) -> Result<()> {
+    Transcript::new(subject)
+        .type_line(
+            "strace -f -qq -e signal=none -e trace=unshare,openat2,mount,chroot \
+             step05-proc run true",
+        )?
+        .matches("05-trace");
     Ok(())
 }
 

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use suite::harness::Test;
+use suite::cgroup::hierarchies;
+use suite::harness::{Test, skip};
 use suite::transcript::Transcript;
 use suite::{Step, Subject, tests};
 
@@ -25,6 +26,7 @@ const TRANSCRIPTS: &[Test] = tests![needs container:
     half_a_processor,
     the_root_of_the_tree,
     a_group_of_a_killed_launcher,
+    a_trace,
 ];
 
 fn a_session(subject: &Subject) -> Result<()> {
@@ -100,5 +102,34 @@ fn a_group_of_a_killed_launcher(subject: &Subject) -> Result<()> {
         .type_line("step07-cgroups run true")?
         .type_line(groups)?
         .matches("07-killed");
+    Ok(())
+}
+
+/// One for each version: what has another name is what the reader shall see.
+fn a_trace(subject: &Subject) -> Result<()> {
+    let found = hierarchies()?;
+    let find = |name| found.iter().find(|it| it.controllers.contains(&name));
+    let (Some(pids), Some(memory)) = (find("pids"), find("memory")) else {
+        return Err(skip("no group has pids and memory"));
+    };
+    let (name, swap) = match (pids.is_v2, memory.is_v2) {
+        (true, true) => ("07-trace-v2", "memory.swap.max"),
+        (false, false) if pids.own != memory.own => {
+            ("07-trace-v1", "memory.memsw.limit_in_bytes")
+        }
+        _ => return Err(skip("pids and memory are on trees of two kinds")),
+    };
+    let given = subject.groups.of(subject.caller);
+    let mut groups = given.iter().chain([&memory.own]);
+    if !groups.any(|group| group.join(swap).exists()) {
+        return Err(skip("this kernel does not count swap"));
+    }
+    Transcript::new(subject)
+        .type_line(
+            "strace -f -qq -y -e signal=none \
+             -e trace=mkdir,write,unshare,rmdir \
+             step07-cgroups run true 2>&1 | grep -i cgroup",
+        )?
+        .matches(name);
     Ok(())
 }

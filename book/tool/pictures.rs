@@ -216,4 +216,54 @@ mod tests {
         let error = draw(&format!("{HEAD}box width 500px")).unwrap_err();
         assert!(error.to_string().starts_with("503px wide"), "{error}");
     }
+
+    /// Of mdBook's themes, the text's colour; those of the dark ones last.
+    const THEMES: [&str; 5] =
+        ["#000000", "#262625", "#98a3ad", "#bcbdd0", "#c5c5c5"];
+
+    /// How far two colours are apart, by the rule of WCAG 2.
+    fn contrast(one: &str, other: &str) -> f64 {
+        let luminance = |colour: &str| {
+            let number = u32::from_str_radix(&colour[1..], 16).unwrap();
+            let [_, channels @ ..] = number.to_be_bytes();
+            let [red, green, blue] = channels.map(|channel| {
+                let share = f64::from(channel) / 255.0;
+                if share <= 0.03928 {
+                    share / 12.92
+                } else {
+                    ((share + 0.055) / 1.055).powf(2.4)
+                }
+            });
+            0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05
+        };
+        let (one, other) = (luminance(one), luminance(other));
+        f64::max(one / other, other / one)
+    }
+
+    #[test]
+    fn text_can_be_read_in_every_theme() {
+        let language = include_str!("../pictures/language.pic");
+        let looks = include_str!("../looks/pictures.css");
+        for (_, variable) in palette(language) {
+            let (name, light) = between(&variable, "var(", ")")
+                .and_then(|variable| variable.split_once(", "))
+                .unwrap();
+            // With JavaScript and without it.
+            let setting = format!("{name}: ");
+            let dark = looks.split(&setting).skip(1);
+            let dark = dark.map(|rest| rest.split(';').next().unwrap());
+            let dark: Vec<_> = dark.collect();
+            assert_eq!(dark.len(), 2, "{name}");
+            assert_eq!(dark[0], dark[1], "{name}");
+            // These two are for lines, and for text on the page.
+            if name.ends_with("quiet") || name.ends_with("danger") {
+                continue;
+            }
+            for (number, text) in THEMES.into_iter().enumerate() {
+                let fill = if number < 2 { light } else { dark[0] };
+                let contrast = contrast(text, fill);
+                assert!(contrast >= 4.5, "{text} on {name}: {contrast}");
+            }
+        }
+    }
 }

@@ -31,7 +31,7 @@ const PLANS: [Plan; 2] = [
             "The code",
             "Now it holds",
         ],
-        breaks: &[(3, 15, "Break"), (5, 10, "Break")],
+        breaks: &[(2, 10, "Break"), (4, 10, "Break"), (6, 5, "Break")],
         limit: 4 * 60,
     },
     Plan {
@@ -48,6 +48,9 @@ const PLANS: [Plan; 2] = [
         limit: 8 * 60,
     },
 ];
+
+/// A space at which no line ends.
+const NO_BREAK: &str = "\u{a0}";
 
 /// The plans as tables, for `book/generated`.
 pub fn files(root: &Path) -> Result<Vec<(String, String)>> {
@@ -112,28 +115,31 @@ impl Plan {
 
     fn table(&self, chapters: &[Chapter]) -> String {
         let mut text = String::from(
-            "| time | chapter | sections, and their minutes | minutes |\n\
+            "| time | minutes | chapter | sections, and their minutes |\n\
              | --- | --- | --- | --- |\n",
         );
-        let mut row = |time: &str, what: &str, sections: &str, minutes: u32| {
-            writeln!(text, "| {time} | {what} | {sections} | {minutes} |")
+        let mut row = |time: &str, minutes: u32, what: &str, sections: &str| {
+            writeln!(text, "| {time} | {minutes} | {what} | {sections} |")
                 .expect("a string grows");
         };
         let mut time = 0;
         for (number, chapter) in (1..).zip(chapters) {
             let sections = self.of(chapter).map(|section| {
                 let (title, minutes) = (&section.title, section.minutes);
+                // A line shall break between two sections, not within one.
                 format!("{title} {}", minutes.unwrap_or_default())
+                    .replace(' ', NO_BREAK)
             });
-            let sections = sections.collect::<Vec<_>>().join(" · ");
+            let between = format!("{NO_BREAK}· ");
+            let sections = sections.collect::<Vec<_>>().join(&between);
             let link = format!("[{}]({})", chapter.title, chapter.file);
             let minutes = self.minutes(chapter);
             let what = format!("{number}. {link}");
-            row(&clock(time), &what, &sections, minutes);
+            row(&clock(time), minutes, &what, &sections);
             time += minutes;
             for (after, minutes, name) in self.breaks {
                 if *after == number {
-                    row(&clock(time), &format!("*{name}*"), "", *minutes);
+                    row(&clock(time), *minutes, &format!("*{name}*"), "");
                     time += minutes;
                 }
             }
@@ -143,7 +149,7 @@ impl Plan {
             ("with breaks", self.with_breaks(chapters)),
         ] {
             let name = format!("**In all, {name}**");
-            row(&format!("**{}**", clock(minutes)), &name, "", minutes);
+            row(&format!("**{}**", clock(minutes)), minutes, &name, "");
         }
         text
     }
@@ -298,29 +304,31 @@ mod tests {
         let [(half, table), (full, other)] = &files[..] else {
             panic!("two plans: {files:?}");
         };
+        let [table, other] =
+            [table, other].map(|text| text.replace(NO_BREAK, " "));
         assert_eq!((&half[..], &full[..]), ("half-day.md", "full-day.md"));
         let lines: Vec<_> = table.lines().collect();
         assert_eq!(
             lines[2],
-            "| 0:00 | 1. [Chapter 1](01-x.md) | What still leaks 5 \
-             · The idea 5 · The diff 5 · The code 5 · Now it holds 5 | 25 |"
+            "| 0:00 | 25 | 1. [Chapter 1](01-x.md) | What still leaks 5 \
+             · The idea 5 · The diff 5 · The code 5 · Now it holds 5 |"
         );
-        assert!(lines[3].starts_with("| 0:25 | 2. "));
-        assert_eq!(lines[5], "| 1:15 | *Break* |  | 15 |");
-        assert!(lines[6].starts_with("| 1:30 | 4. "));
+        assert!(lines[3].starts_with("| 0:25 | 25 | 2. "));
+        assert_eq!(lines[4], "| 0:50 | 10 | *Break* |  |");
+        assert!(lines[5].starts_with("| 1:00 | 25 | 3. "));
         assert_eq!(
-            lines[11..],
+            lines[12..],
             [
-                "| **2:55** | **In all, without breaks** |  | 175 |",
-                "| **3:20** | **In all, with breaks** |  | 200 |",
+                "| **2:55** | 175 | **In all, without breaks** |  |",
+                "| **3:20** | 200 | **In all, with breaks** |  |",
             ]
         );
-        assert!(other.contains("· What it leaks 5 | 50 |"), "{other}");
+        assert!(other.contains("| 0:00 | 50 | 1. "), "{other}");
         assert!(other.contains("| *Lunch* |"), "{other}");
         assert!(
             other.ends_with(
-                "| **5:50** | **In all, without breaks** |  | 350 |\n\
-                 | **7:20** | **In all, with breaks** |  | 440 |\n"
+                "| **5:50** | 350 | **In all, without breaks** |  |\n\
+                 | **7:20** | 440 | **In all, with breaks** |  |\n"
             ),
             "{other}"
         );

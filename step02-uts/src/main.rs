@@ -54,8 +54,10 @@ enum Half {
     },
 }
 
+// ANCHOR: NAMESPACES
 /// What the container has of its own, see namespaces(7).
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUTS;
+// ANCHOR_END: NAMESPACES
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
+// ANCHOR: run
 /// The outer half: starts the inner one and ends with its status.
 fn run(cli: &Cli, command: &[OsString]) -> Result<u8> {
     banner(command);
@@ -82,7 +85,9 @@ fn run(cli: &Cli, command: &[OsString]) -> Result<u8> {
     let child = child.spawn().context(Stage::StartChild)?;
     supervise(child, signals)
 }
+// ANCHOR_END: run
 
+// ANCHOR: child
 /// The inner half: furnishes the container and turns into the command.
 fn child(cli: &Cli, launcher: &str, command: &[OsString]) -> Result<u8> {
     banner(command);
@@ -95,6 +100,7 @@ fn child(cli: &Cli, launcher: &str, command: &[OsString]) -> Result<u8> {
     let error = Command::new(&command[0]).args(&command[1..]).exec();
     Ok(cannot_run(&command[0], error))
 }
+// ANCHOR_END: child
 
 /// Says who we are. The command has to run even when nobody can read this.
 fn banner(command: &[OsString]) {
@@ -124,6 +130,7 @@ fn own_status(name: &str) -> Result<String> {
     Ok(value.trim().to_owned())
 }
 
+// ANCHOR: enter_namespaces
 /// Leaves the host's namespaces for new ones, see unshare(2).
 ///
 /// Without CAP_SYS_ADMIN a user namespace comes first: in it we have every
@@ -142,7 +149,9 @@ fn enter_namespaces() -> Result<()> {
     write_map("gid_map", &format!("0 {gid} 1"))?;
     write_map("uid_map", &format!("0 {uid} 1"))
 }
+// ANCHOR_END: enter_namespaces
 
+// ANCHOR: has_cap_sys_admin
 /// Whether the kernel would let us unshare. It asks for the capability, not
 /// for uid 0: root in Docker is uid 0 and lacks it. See capabilities(7).
 fn has_cap_sys_admin() -> Result<bool> {
@@ -150,12 +159,15 @@ fn has_cap_sys_admin() -> Result<bool> {
     let capabilities = u64::from_str_radix(&capabilities, 16)?;
     Ok(capabilities & (1 << 21) != 0)
 }
+// ANCHOR_END: has_cap_sys_admin
 
+// ANCHOR: write_map
 /// Writes one of the files that say who we are in our user namespace, see
 /// user_namespaces(7). `0 1000 1` means: 0 inside is 1000 outside, one id.
 fn write_map(file: &'static str, line: &str) -> Result<()> {
     fs::write(format!("/proc/self/{file}"), line).context(Stage::MapIds(file))
 }
+// ANCHOR_END: write_map
 
 /// Passes signals on to `process` until it has ended, and gives its status.
 fn supervise(

@@ -67,9 +67,11 @@ enum Half {
 const NAMESPACES: CloneFlags =
     CloneFlags::CLONE_NEWUTS.union(CloneFlags::CLONE_NEWPID);
 
+// ANCHOR: PATH
 /// Where the command is looked up, inside the new root.
 const PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+// ANCHOR_END: PATH
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -188,6 +190,7 @@ fn write_map(file: &'static str, line: &str) -> Result<()> {
     fs::write(format!("/proc/self/{file}"), line).context(Stage::MapIds(file))
 }
 
+// ANCHOR: environment
 /// The environment inside: of the host's, only the terminal's type goes in.
 /// PID 1 has the same as the command, which can read it in /proc/1/environ.
 fn environment() -> Vec<(&'static str, OsString)> {
@@ -195,6 +198,7 @@ fn environment() -> Vec<(&'static str, OsString)> {
     variables.extend(env::var_os("TERM").map(|term| ("TERM", term)));
     variables
 }
+// ANCHOR_END: environment
 
 /// Whether somebody sits at the terminal and waits for us. In a pipeline it
 /// belongs to others, too.
@@ -282,6 +286,7 @@ fn die_with(launcher: &str) -> Result<()> {
     Ok(())
 }
 
+// ANCHOR: enter_root
 /// Makes `root` our root directory, see chroot(2). Fails with EPERM without
 /// CAP_SYS_CHROOT, and with EACCES behind a folder that we may not search.
 fn enter_root(root: &Path) -> Result<()> {
@@ -289,7 +294,9 @@ fn enter_root(root: &Path) -> Result<()> {
     // Our working directory is still outside; `..` would lead on from there.
     chdir("/").context("cannot change to the new root")
 }
+// ANCHOR_END: enter_root
 
+// ANCHOR: cannot_run
 /// Reports why the command did not start. The status is 127 when it was not
 /// found, 126 when it was found and cannot be executed, as in a shell.
 fn cannot_run(program: &OsString, error: io::Error) -> u8 {
@@ -303,6 +310,7 @@ fn cannot_run(program: &OsString, error: io::Error) -> u8 {
     report(&Error::new(error).context(stage));
     status
 }
+// ANCHOR_END: cannot_run
 
 /// One line on stderr: what was attempted, and the kernel's answer by name;
 /// then the cause and the way out, if the doctor sees one.

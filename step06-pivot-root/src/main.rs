@@ -289,6 +289,7 @@ fn die_with(launcher: &str) -> Result<()> {
     Ok(())
 }
 
+// ANCHOR: close_inherited
 /// Closes what our caller left open besides stdin, stdout and stderr: a
 /// folder among it would lead past every root, see fchdir(2).
 fn close_inherited() -> Result<()> {
@@ -302,6 +303,7 @@ fn close_inherited() -> Result<()> {
     }
     Ok(())
 }
+// ANCHOR_END: close_inherited
 
 /// Takes a mount table of our own, a copy of the host's, and cuts it loose,
 /// so that nothing mounted below shows up outside: on systemd hosts `/` is
@@ -317,6 +319,7 @@ fn enter_mount_namespace() -> Result<()> {
     mount(none, "/", none, private, none).context(Stage::MakeMountsPrivate)
 }
 
+// ANCHOR: enter_root
 /// Makes `root` our root directory and takes the old one out of our mount
 /// table, see pivot_root(2).
 ///
@@ -342,6 +345,7 @@ fn enter_root(root: &Path) -> Result<()> {
     umount2("/..", MntFlags::MNT_DETACH).context(Stage::DetachOldRoot)?;
     chdir("/").context("cannot change to the new root")
 }
+// ANCHOR_END: enter_root
 
 /// Mounts a proc that shows our PID namespace in the new root, see proc(5).
 /// Nobody runs or opens more than data there, hence the flags.
@@ -362,6 +366,7 @@ fn mount_proc(root: &Path) -> Result<()> {
     mount(proc, folder.as_str(), proc, flags, none).with_context(stage)
 }
 
+// ANCHOR: make_devices
 /// Puts a new tmpfs on /dev, and on it the few devices that every program
 /// counts on. Making device nodes takes more than root in a user namespace,
 /// so these are the host's, bind mounted; its disks stay out.
@@ -388,6 +393,7 @@ fn make_devices() -> Result<()> {
     }
     Ok(())
 }
+// ANCHOR_END: make_devices
 
 /// Reports why the command did not start. The status is 127 when it was not
 /// found, 126 when it was found and cannot be executed, as in a shell.

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::env;
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -16,6 +16,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use nix::unistd::sethostname;
 
 use crate::behaviour::SINCE;
@@ -37,6 +38,9 @@ const REPLACEMENT: &str = "STEP_PROGRAM";
 /// separated by semicolons, for `root: own PIDs` or, with the step in front,
 /// `step03-pid root: own PIDs`.
 const ALLOWED_SKIPS: &str = "SUITE_ALLOW_SKIPS";
+
+/// Names the caller whose tests a process is to run.
+const HALF: &str = "SUITE_CALLER";
 
 /// A step, as its test file introduces it.
 #[derive(Clone, Copy, Debug)]
@@ -442,6 +446,11 @@ fn matches(pattern: &str, name: &str) -> bool {
 /// later steps, and its own transcripts.
 pub fn main(step: Step, transcripts: &'static [Test]) -> ExitCode {
     play_part();
+    match in_halves() {
+        Ok(None) => {}
+        Ok(Some(status)) => return status,
+        Err(error) => return fail(&error),
+    }
     let replacement = env::var_os(REPLACEMENT).map(PathBuf::from);
     let program = replacement.clone().unwrap_or_else(|| step.program.into());
     let world =
@@ -451,7 +460,11 @@ pub fn main(step: Step, transcripts: &'static [Test]) -> ExitCode {
         Err(error) => return fail(&error),
     };
     let mut trials = Vec::new();
-    for caller in Caller::ALL {
+    let half = env::var(HALF).ok();
+    let is_wanted = |caller: &Caller| {
+        half.as_ref().is_none_or(|half| *half == caller.to_string())
+    };
+    for caller in Caller::ALL.into_iter().filter(is_wanted) {
         for property in &PROPERTIES {
             let name = format!("{caller}: {}", property.name);
             trials.push(trial(&world, caller, name, true, &[], |subject| {
@@ -467,6 +480,38 @@ pub fn main(step: Step, transcripts: &'static [Test]) -> ExitCode {
         trials.extend(tests.filter_map(|test| world.trial(caller, test)));
     }
     world.session.run(trials)
+}
+
+/// Runs root's tests and the user's at the same time, where root is to run
+/// both: in two processes, each with a host of its own to compare, since most
+/// of the time is spent waiting. None in those two, and where there is nothing
+/// to divide.
+fn in_halves() -> Result<Option<ExitCode>> {
+    if env::var_os(HALF).is_some() {
+        // Nobody waits for a half whose other half was killed.
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        return Ok(None);
+    }
+    if Caller::own() != Caller::Root || Arguments::from_args().list {
+        return Ok(None);
+    }
+    let half = |caller: Caller| -> Result<Command> {
+        let mut command = Command::new(env::current_exe()?);
+        command.args(env::args_os().skip(1)).env(HALF, caller.to_string());
+        Ok(command)
+    };
+    // Shown when root's have been: one after another.
+    let mut shown = tempfile::tempfile()?;
+    let mut user = half(Caller::User)?
+        .stdout(shown.try_clone()?)
+        .stderr(shown.try_clone()?)
+        .spawn()?;
+    let root = half(Caller::Root)?.status()?;
+    let user = user.wait()?;
+    shown.rewind()?;
+    io::copy(&mut shown, &mut io::stdout())?;
+    let is_good = root.success() && user.success();
+    Ok(Some(if is_good { ExitCode::SUCCESS } else { ExitCode::from(101) }))
 }
 
 /// What makes a suite end before its first test.

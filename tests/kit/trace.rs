@@ -171,7 +171,8 @@ pub fn show(text: &str, transcript: &mut Transcript) -> Option<String> {
         Ok(pid) if GIVE_PID.contains(&name) => transcript.pid(pid).to_string(),
         _ => arguments("", result, transcript),
     };
-    if let Some((counted, n)) = count(&call).filter(|_| name == "write") {
+    let is_written = name == "write" && !result.starts_with('-');
+    if let Some((counted, n)) = count(&call).filter(|_| is_written) {
         call = counted;
         result = n.to_string();
     }
@@ -208,7 +209,12 @@ fn arguments(name: &str, args: &str, transcript: &mut Transcript) -> String {
             _ if word.starts_with("0x") && word.len() > 9 => {
                 transcript.address(word)
             }
-            Some(pid) if is_first || before("pid=") || before("P_PID, ") => {
+            Some(pid)
+                if is_first
+                    || before("pid=")
+                    || before("P_PID, ")
+                    || before("/proc/") =>
+            {
                 transcript.pid(pid).to_string()
             }
             Some(pid) if is_quoted => {
@@ -225,7 +231,14 @@ fn arguments(name: &str, args: &str, transcript: &mut Transcript) -> String {
             _ => word.to_owned(),
         };
     }
-    shown + rest
+    shown += rest;
+    // What was measured to be more than 0 is also given in seconds.
+    while let Some(at) = shown.find("time=0 /* ") {
+        let (at, tail) = (at + 6, &shown[at + 6..]);
+        let Some(end) = tail.find("*/") else { break };
+        shown.replace_range(at..at + end + 2, "");
+    }
+    shown
 }
 
 /// `write(5, "0 1000 1", 8` with the number that the text has, and that.

@@ -10,6 +10,8 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
+use crate::cgroup::hierarchies;
+use crate::harness::skip;
 use crate::host::Outside;
 use crate::process::{self, Process};
 use crate::program::{Held, Subject};
@@ -54,6 +56,20 @@ pub struct Transcript<'a> {
     host: String,
     /// Links such as `uts:[4026532177]` by their substitutes.
     namespaces: BTreeMap<String, String>,
+}
+
+impl Subject<'_> {
+    /// Skips a transcript that counts on a busybox which starts in any root,
+    /// without libraries, as the line of the escape does.
+    pub fn needs_busybox_root(&self) -> Result<()> {
+        let output = self
+            .start(["nsenter", "-r/tmp", "-w/", "bin/busybox", "true"])
+            .run()?;
+        if !output.status.success() {
+            return Err(skip("needs a root made from a static busybox"));
+        }
+        Ok(())
+    }
 }
 
 impl<'a> Transcript<'a> {
@@ -114,6 +130,7 @@ impl<'a> Transcript<'a> {
         let mut start = start.given(Given::NoOthers);
         start = start
             .variable("LINE", line)
+            .variable("TERM", "xterm")
             .variable("PATH", self.subject.search_path());
         if let Some(outside) = &self.outside {
             start = outside.of(start);
@@ -182,6 +199,10 @@ impl<'a> Transcript<'a> {
                 None if group_pid(line).is_some() => {
                     lines.extend(self.group(line));
                 }
+                None if line.contains("cat: /") => {
+                    let line = self.replace_known(line);
+                    lines.push(busybox_cat(&line).unwrap_or(line));
+                }
                 // Every shell says it in words of its own, some repeatedly.
                 None if line.contains("fork") && !line.contains("()") => {
                     lines.push("sh: 0: Cannot fork".to_owned());
@@ -193,8 +214,11 @@ impl<'a> Transcript<'a> {
                 // dash adds an empty line.
                 None if line.is_empty()
                     && lines.last().is_some_and(|l| l == NO_SUCH_PROCESS) => {}
-                // Of a job in the background only some say it.
-                _ if line.contains(" Killed  ") => {}
+                // Of a job in the background only some say it, dash when it
+                // happens to be waiting for that one.
+                _ if ["Killed", "Terminated"].iter().any(|how| {
+                    line == how || line.contains(&format!(" {how}  "))
+                }) => {}
                 None => lines.push(self.replace_known(line)),
             }
         }
@@ -212,6 +236,7 @@ impl<'a> Transcript<'a> {
     /// A line of strace, if it is one.
     fn call(&mut self, line: &str) -> Option<String> {
         let line = self.replace_ids(&self.replace_folder(line));
+        let line = self.replace_groups(&line);
         trace::show(&line, self)
     }
 
@@ -264,9 +289,7 @@ impl<'a> Transcript<'a> {
             return ps.map_or("ps", |at| &line[at..]).replace("; :", "");
         }
         // A zombie, as procps marks it and busybox does not.
-        if let [name, ..] = words
-            && name.starts_with('[')
-        {
+        if let Some(name) = words.first().filter(|it| it.starts_with('[')) {
             return format!("{name} <defunct>");
         }
         let mut last = "";
@@ -290,14 +313,17 @@ impl<'a> Transcript<'a> {
             }
         }
         // As /proc/PID/status says it.
-        if let Some((key, numbers)) = line.split_once(":\t")
-            && key.to_lowercase().ends_with("pid")
-        {
-            let numbers: Vec<_> = numbers
-                .split_whitespace()
-                .filter_map(|number| number.parse().ok())
-                .map(|number| self.pid(number).to_string())
-                .collect();
+        let field = line.split_once(":\t");
+        let is_pid = |(key, _): &(&str, _)| key.to_lowercase().ends_with("pid");
+        if let Some((key, numbers)) = field.filter(is_pid) {
+            let numbers = numbers.split_whitespace();
+            let numbers: Vec<i32> = numbers.flat_map(str::parse).collect();
+            // In a container PID 1 came before it, and said only that.
+            if let [outside, _, ..] = numbers[..] {
+                self.pid(outside - 1);
+            }
+            let numbers = numbers.iter().map(|pid| self.pid(*pid).to_string());
+            let numbers: Vec<_> = numbers.collect();
             return format!("{key}:\t{}", numbers.join("\t"));
         }
         if let Some((head, tail)) = line.split_once("/proc/") {
@@ -315,6 +341,36 @@ impl<'a> Transcript<'a> {
             return HOST_NAME.to_owned();
         }
         self.namespace(&line).unwrap_or_else(|| self.replace_ids(&line))
+    }
+
+    /// Control groups by where a reader's are, and those of launchers by their
+    /// substitutes.
+    fn replace_groups(&mut self, line: &str) -> String {
+        let mut line = line.to_owned();
+        if !line.contains(GROUPS) {
+            return line;
+        }
+        let given = self.subject.groups.of(self.subject.caller);
+        for (n, found) in hierarchies().unwrap_or_default().iter().enumerate() {
+            let own = given.get(n).unwrap_or(&found.own);
+            let mut replace = |path: &Path, by: &str| {
+                line = line.replace(&*path.to_string_lossy(), by);
+            };
+            if !found.is_v2 {
+                let names = found.controllers.join(",");
+                replace(own, &format!("{GROUPS}/{names}"));
+            } else if let Some(above) = own.parent() {
+                replace(own, &format!("{GROUPS}/{SLICE}/{SCOPE}"));
+                replace(above, &format!("{GROUPS}/{SLICE}"));
+            }
+        }
+        let Some((head, tail)) = line.split_once(GROUP) else { return line };
+        let end = tail.find(|c: char| !c.is_ascii_digit());
+        let (pid, rest) = tail.split_at(end.unwrap_or(tail.len()));
+        match pid.parse() {
+            Ok(pid) => format!("{head}{GROUP}{}{rest}", self.pid(pid)),
+            Err(_) => line,
+        }
     }
 
     /// The name of a launcher's control group, if the launcher is ours: there
@@ -361,6 +417,13 @@ fn replace_number(line: &str, number: u32) -> String {
     shown + rest
 }
 
+/// Where control groups are mounted.
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// The reader's group on version 2, and the one above it.
+const SCOPE: &str = "shell.scope";
+const SLICE: &str = "user.slice";
+
 /// What the name of a control group begins with, before its launcher's PID.
 const GROUP: &str = "step07-";
 
@@ -386,6 +449,13 @@ fn listing(line: &str) -> String {
     let depends = ["lib", "lib32", "lib64", "libx32", "sbin", "usr"];
     let words = line.split_whitespace().filter(|word| !depends.contains(word));
     words.collect::<Vec<_>>().join("  ")
+}
+
+/// GNU's complaint in busybox's words.
+fn busybox_cat(line: &str) -> Option<String> {
+    let line = line.strip_prefix("/bin/").unwrap_or(line);
+    let (path, error) = line.strip_prefix("cat: ")?.split_once(": ")?;
+    Some(format!("cat: can't open '{path}': {error}"))
 }
 
 /// What the kit's shell runs.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use diffy::Patch;
 use diffy::patch_set::{FileOperation, ParseOptions, PatchSet};
+use diffy::{Line, Patch};
 
 /// Where the patches are.
 pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/patches");
@@ -60,6 +60,15 @@ pub fn build(
 fn apply(step: &Path, into: &Path, patch: &str) -> Result<()> {
     let text = fs::read_to_string(path(patch))
         .with_context(|| format!("cannot read {patch}.patch"))?;
+    // The book shows it. But git-apply(1) wants a line after each change.
+    let lines: Vec<_> = text.lines().collect();
+    for (n, line) in lines.iter().enumerate() {
+        let is_needed = n > 0 && !lines[n - 1].starts_with(' ');
+        ensure!(
+            is_needed || !line.contains("// ANCHOR"),
+            "an anchor stands in {patch}.patch"
+        );
+    }
     let mut changes: BTreeMap<String, Patch<str>> = BTreeMap::new();
     for file in PatchSet::parse(&text, ParseOptions::unidiff()) {
         let file = file.with_context(|| format!("{patch}.patch"))?;
@@ -69,6 +78,14 @@ fn apply(step: &Path, into: &Path, patch: &str) -> Result<()> {
         let name = modified.to_string();
         let change = file.into_patch();
         let change = change.as_text().context("binary")?.clone();
+        for hunk in change.hunks() {
+            let is_closed =
+                matches!(hunk.lines().last(), Some(Line::Context(_)));
+            ensure!(
+                is_closed,
+                "git apply wants a line after the changes in {patch}.patch"
+            );
+        }
         changes.insert(name, change);
     }
     ensure!(!changes.is_empty(), "{patch}.patch changes nothing");
@@ -79,8 +96,14 @@ fn apply(step: &Path, into: &Path, patch: &str) -> Result<()> {
         let text = fs::read_to_string(&source)?;
         let known = format!("b/{step_name}/src/{}", name.to_string_lossy());
         let text = match changes.remove(&known) {
-            Some(change) => diffy::apply(&text, &change)
-                .with_context(|| format!("{patch}.patch on {known}"))?,
+            Some(change) => {
+                diffy::apply(&text, &change).with_context(|| {
+                    format!(
+                        "{patch}.patch on {known}; where an anchor has come \
+                         between its lines, let its context end there"
+                    )
+                })?
+            }
             None => text,
         };
         write(&into.join(name), &text)?;

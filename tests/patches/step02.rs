@@ -39,6 +39,7 @@ fn no_deny(subject: &Subject) -> Result<()> {
 
 fn no_maps(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
+        .type_line("unshare --user id -u")?
         .type_line("step02-uts run hostname; echo $?")?
         .matches("02-break-no-maps");
     Ok(())

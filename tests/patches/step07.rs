@@ -10,7 +10,7 @@ pub const PATCHES: &[Test] = &[
     Test::of_patch("07-nobody-joins", nobody_joins),
     Test::of_patch("07-exit", exit).leaves(&["cgroup"]),
     Test::of_patch("07-tree", tree),
-    Test::of_patch("07-ipc", ipc),
+    Test::of_patch("07-answer-refused", refused),
 ];
 
 fn nobody_joins(subject: &Subject) -> Result<()> {
@@ -48,10 +48,16 @@ fn tree(subject: &Subject) -> Result<()> {
     Ok(())
 }
 
-fn ipc(subject: &Subject) -> Result<()> {
+fn refused(subject: &Subject) -> Result<()> {
+    let two_sleep = |limit| {
+        format!(
+            "step07-cgroups run --pids-limit {limit} sh -c \
+             'sleep 1 & sleep 1 & wait'"
+        )
+    };
     Transcript::new(subject)
-        .type_line("readlink /proc/self/ns/ipc")?
-        .type_line("step07-cgroups run readlink /proc/self/ns/ipc")?
-        .matches("07-answer-ipc");
+        .type_line(&two_sleep(4))?
+        .type_line(&two_sleep(3))?
+        .matches("07-answer-refused");
     Ok(())
 }
