@@ -230,6 +230,7 @@ fn filter(name: &str) -> Result<()> {
         "user" | "unshare" => nix::libc::SYS_unshare,
         "mount" => nix::libc::SYS_mount,
         "chroot" => nix::libc::SYS_chroot,
+        "pivot_root" => nix::libc::SYS_pivot_root,
         // Somebody else's filter, which has nothing to do with us.
         "reboot" => nix::libc::SYS_reboot,
         other => bail!("no filter for {other}"),

@@ -120,6 +120,7 @@ fn by_errno(stage: &Stage, errno: Errno) -> Option<Cause> {
         }
         (Stage::PivotRoot(root), E::EINVAL) => not_pivotable(root),
         (Stage::PivotRoot(root), E::EBUSY) => not_mount_point(root),
+        (Stage::PivotRoot(_), E::EPERM) => forbidden(Call::PivotRoot, errno),
 
         (
             Stage::MountProc(place) | Stage::MakeDevice(place),
@@ -133,7 +134,6 @@ fn by_errno(stage: &Stage, errno: Errno) -> Option<Cause> {
         (
             Stage::MakeMountsPrivate
             | Stage::BindRoot(_)
-            | Stage::PivotRoot(_)
             | Stage::DetachOldRoot
             | Stage::MakeDevice(_),
             E::EPERM | E::EACCES,

@@ -3,8 +3,9 @@
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::chroot;
+use nix::unistd::{chroot, pivot_root};
 
+use crate::capabilities::{self, Capability};
 use crate::status;
 
 /// A filter answers before the kernel looks at what was asked for. So each
@@ -18,6 +19,8 @@ pub enum Call {
     Mount,
     /// To a path that cannot exist: ENOENT.
     Chroot,
+    /// The same, for those who have CAP_SYS_ADMIN: it is asked for first.
+    PivotRoot,
 }
 
 impl Call {
@@ -27,6 +30,7 @@ impl Call {
             Self::Unshare(_) => "unshare(2)",
             Self::Mount => "mount(2)",
             Self::Chroot => "chroot(2)",
+            Self::PivotRoot => "pivot_root(2)",
         }
     }
 
@@ -38,6 +42,10 @@ impl Call {
             Self::Unshare(flags) => unshare(flags | CloneFlags::CLONE_VFORK),
             Self::Mount => mount(NONE, "", NONE, MsFlags::empty(), NONE),
             Self::Chroot => chroot(""),
+            Self::PivotRoot if capabilities::lacks(Capability::SysAdmin) => {
+                return false;
+            }
+            Self::PivotRoot => pivot_root("", ""),
         };
         answer == Err(errno) && status::field("Seccomp").as_deref() == Some("2")
     }

@@ -123,9 +123,16 @@ fn seccomp() {
     user_sees("SeccompFilter", "$FAIL filter user unshare user,uts");
     user_sees("SeccompFilter", "unshare -Urm $FAIL filter mount private");
     user_sees("SeccompFilter", "unshare -Ur $FAIL filter chroot chroot .");
+    // As in Docker with `--cap-add SYS_ADMIN`: mounts, and no pivot_root(2).
+    let hint = user_sees(
+        "SeccompFilter",
+        "unshare -Urm $FAIL filter pivot_root pivot .",
+    );
+    holds(&hint, "refuses pivot_root(2): ");
     // A filter that has nothing to do with it.
     user_sees("NoCapability", "$FAIL filter reboot unshare uts");
     user_sees("NoCapability", "$FAIL filter user unshare uts");
+    user_sees("NoCapability", "$FAIL filter reboot pivot .");
 }
 
 #[test]
