@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use anyhow::{Context as _, Result};
-use nix::unistd::{AccessFlags, access, getuid};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{AccessFlags, access, getppid, getuid};
 
 use crate::caller::Caller;
 use crate::process::Process;
@@ -62,6 +64,13 @@ fn below<'a>(path: &'a str, root: &str) -> &'a Path {
 
 /// The hierarchies that hold one of [`CONTROLLERS`], from what is mounted.
 pub fn hierarchies() -> Result<Vec<Hierarchy>> {
+    let mut found = mounted()?;
+    found.retain(|hierarchy| !hierarchy.controllers.is_empty());
+    Ok(found)
+}
+
+/// All that are mounted.
+fn mounted() -> Result<Vec<Hierarchy>> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let groups = fs::read_to_string("/proc/self/cgroup")?;
     let mut found: Vec<Hierarchy> = Vec::new();
@@ -94,16 +103,19 @@ pub fn hierarchies() -> Result<Vec<Hierarchy>> {
             }
             false => right[2].replace(',', " "),
         };
-        let controllers: Vec<_> = CONTROLLERS
+        hierarchy.controllers = CONTROLLERS
             .into_iter()
             .filter(|name| names.split_whitespace().any(|has| has == *name))
             .collect();
         // A hierarchy may be mounted twice.
-        let known = |name: &&str| {
-            found.iter().any(|other| other.controllers.contains(name))
-        };
-        if !controllers.is_empty() && !controllers.iter().any(known) {
-            hierarchy.controllers = controllers;
+        let is_known = found.iter().any(|other| {
+            other.is_v2 == is_v2 && other.names == hierarchy.names
+                || hierarchy
+                    .controllers
+                    .iter()
+                    .any(|name| other.controllers.contains(name))
+        });
+        if !is_known {
             found.push(hierarchy);
         }
     }
@@ -243,6 +255,102 @@ impl Drop for Groups {
     fn drop(&mut self) {
         self.remove();
     }
+}
+
+/// A group in each hierarchy that a process takes for the whole tree, so that
+/// whatever a program in it makes where, it can be removed.
+#[derive(Debug, Default)]
+pub struct Pen(Vec<(Hierarchy, PathBuf)>);
+
+/// The group in the pen for those who are not under test.
+const KEEPER: &str = "suite-keeper";
+
+impl Pen {
+    /// Makes it, as root, where that is possible.
+    pub fn make() -> Self {
+        let mut pen = Self::default();
+        if Caller::own() != Caller::Root {
+            return pen;
+        }
+        for hierarchy in mounted().unwrap_or_default() {
+            let parent = parent_for(&hierarchy);
+            remove_stale(&parent);
+            let top = parent.join(format!("suite-{}", process::id()));
+            if make_dir(&top).is_ok() {
+                // A cpuset is empty at first, and then nobody can join it.
+                for name in ["cpuset.cpus", "cpuset.mems"] {
+                    if let Ok(all) = fs::read(parent.join(name)) {
+                        let _ = fs::write(top.join(name), all);
+                    }
+                }
+                // So that no program can have so many that they are never
+                // all found.
+                let _ = fs::write(top.join("pids.max"), "1000");
+                pen.0.push((hierarchy, top));
+            }
+        }
+        pen
+    }
+
+    /// Makes this process, and what it starts, see the pen that its parent
+    /// made as the whole tree. It must have a mount table of its own.
+    pub fn enter() -> Result<()> {
+        let name = format!("suite-{}", getppid());
+        let mut pens: Vec<_> = mounted()?
+            .into_iter()
+            .map(|hierarchy| (parent_for(&hierarchy).join(&name), hierarchy))
+            .collect();
+        pens.retain(|(top, _)| top.is_dir() && join(top).is_ok());
+        if pens.is_empty() {
+            return Ok(());
+        }
+        unshare(CloneFlags::CLONE_NEWCGROUP)?;
+        for (top, hierarchy) in &pens {
+            if hierarchy.is_v2 {
+                // A group with processes cannot hand controllers down.
+                make_dir(&top.join(KEEPER))?;
+                join(&top.join(KEEPER))?;
+                hand_down(top, &hierarchy.controllers)?;
+            }
+            let bind = |from: &Path, to: &Path, flags| {
+                mount(Some(from), to, None::<&str>, flags, None::<&str>)
+            };
+            // In the place of the tree, not over it: who reads the mount
+            // table shall find one.
+            let between = tempfile::tempdir()?;
+            bind(top, between.path(), MsFlags::MS_BIND)?;
+            umount2(&hierarchy.mount, MntFlags::MNT_DETACH)?;
+            bind(between.path(), &hierarchy.mount, MsFlags::MS_MOVE)?;
+        }
+        Ok(())
+    }
+
+    /// What a program made in it and left.
+    pub fn left(&self) -> Vec<PathBuf> {
+        let mut left = Vec::new();
+        for (hierarchy, top) in &self.0 {
+            for dir in directories_in(top) {
+                let name = dir.strip_prefix(top).unwrap_or(&dir);
+                if !name.to_string_lossy().starts_with("suite-") {
+                    left.push(hierarchy.mount.join(name));
+                }
+            }
+        }
+        left
+    }
+}
+
+impl Drop for Pen {
+    fn drop(&mut self) {
+        for (_, top) in &self.0 {
+            remove_tree(top);
+        }
+    }
+}
+
+fn join(dir: &Path) -> Result<()> {
+    fs::write(dir.join("cgroup.procs"), "0")
+        .with_context(|| format!("cannot join the group {}", dir.display()))
 }
 
 /// Whether that caller may make groups in every hierarchy that step07 needs.

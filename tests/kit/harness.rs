@@ -6,15 +6,12 @@ use std::env;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Seek as _, Write as _};
-use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::sethostname;
@@ -22,7 +19,7 @@ use nix::unistd::sethostname;
 use crate::behaviour::SINCE;
 use crate::caller::Caller;
 use crate::cgroup::{self, Groups};
-use crate::host::Host;
+use crate::host;
 use crate::process;
 use crate::program::{Start, Subject};
 use crate::property::{PROPERTIES, Property, Verdict};
@@ -162,17 +159,11 @@ pub struct Session {
 impl Session {
     /// Makes the host one of our own, where we may.
     pub fn new() -> Result<Arc<Self>> {
+        host::enter()?;
         if Caller::own() == Caller::Root {
-            // What a broken step does to it harms nobody, and what others
-            // mount meanwhile is not taken for a step's doing.
-            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
-            let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-            mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
             // Ours may be `container`, when we are in one.
             sethostname(HOST_NAME)?;
         }
-        // Orphans of a program under test become our children, and are seen.
-        prctl::set_child_subreaper(true)?;
         Ok(Arc::new(Self {
             groups: Mutex::default(),
             skipped: Mutex::default(),
@@ -353,12 +344,7 @@ fn guarded_but(
     leaves: &[&str],
     test: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    let before = Host::now(groups, &[sandbox]);
-    let result = panic::catch_unwind(AssertUnwindSafe(test))
-        .unwrap_or_else(|panic| Err(anyhow!("{}", message(&*panic))));
-    let mut changes = before.changes(groups, &[sandbox]);
-    process::sweep();
-    before.restore(groups);
+    let (result, mut changes) = host::guard(groups, &[sandbox], test);
     if result.is_ok() {
         for what in leaves {
             ensure!(
@@ -377,14 +363,6 @@ fn guarded_but(
         Ok(()) => Err(anyhow!(changed)),
         Err(error) => Err(error.context(changed)),
     }
-}
-
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<String>()
-        .cloned()
-        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-        .unwrap_or_else(|| "a panic".to_owned())
 }
 
 /// Why an ordinary user can have no user namespace here, tried out.

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::{env, fs};
 
-use anyhow::Result;
-use nix::unistd::gethostname;
+use anyhow::{Result, anyhow};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::unistd::{gethostname, sethostname};
 
 use crate::caller::Caller;
 use crate::cgroup::Groups;
@@ -15,6 +19,42 @@ use crate::process::{self, Process, SOON, settles};
 use crate::program::{Findings, Running, Start, Subject};
 use crate::sandbox::Sandbox;
 use crate::start::Given;
+
+/// Makes the host one of our own, where we may: what a broken program does to
+/// it harms nobody, and what others mount meanwhile is not taken for its doing.
+pub fn enter() -> Result<()> {
+    if Caller::own() == Caller::Root {
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+    }
+    // Orphans of a program under test become our children, and are seen.
+    Ok(prctl::set_child_subreaper(true)?)
+}
+
+/// Runs `test`, and compares the host before and after, also when the test
+/// failed; then puts right what can be put right, so that it fails no other.
+pub fn guard<T>(
+    groups: &Groups,
+    sandboxes: &[&Sandbox],
+    test: impl FnOnce() -> Result<T>,
+) -> (Result<T>, Vec<String>) {
+    let before = Host::now(groups, sandboxes);
+    let result = panic::catch_unwind(AssertUnwindSafe(test))
+        .unwrap_or_else(|panic| Err(anyhow!("{}", message(&*panic))));
+    let changes = before.changes(groups, sandboxes);
+    process::sweep();
+    before.restore(groups);
+    (result, changes)
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_else(|| "a panic".to_owned())
+}
 
 /// Mounts, host name, control groups, processes and files.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,10 +86,23 @@ impl Host {
         }
     }
 
-    /// Removes the control groups that were not there then.
-    pub fn restore(&self, groups: &Groups) {
-        if self.groups != groups.directories() {
+    /// Removes the control groups and the mounts that were not there then, and
+    /// gives back the name.
+    fn restore(&self, groups: &Groups) {
+        let now = Self::now(groups, &[]);
+        if now.groups != self.groups {
             groups.restore(&self.groups);
+        }
+        // The last one stands on those before it.
+        for line in now.mounts.iter().rev() {
+            if let (false, Some(at)) =
+                (self.mounts.contains(line), line.split(' ').nth(4))
+            {
+                let _ = umount2(at, MntFlags::MNT_DETACH);
+            }
+        }
+        if now.name != self.name {
+            let _ = sethostname(&self.name);
         }
     }
 

@@ -8,6 +8,7 @@
 pub mod caller;
 pub mod cgroup;
 pub mod host;
+pub mod judge;
 pub mod process;
 pub mod program;
 pub mod property;
@@ -36,8 +37,8 @@ pub use program::{Output, Running, Subject};
 pub use property::{PROPERTIES, Verdict};
 
 /// Plays the part that this process was started for: the caller between fork
-/// and exec, or the probe inside the container. Both are the executable that
-/// the kit is linked into, so that nothing else has to be built or found; a
+/// and exec, the probe inside the container, or the judge of a program that
+/// is not one of ours. All are the executable that the kit is linked into, so that nothing else has to be built or found; a
 /// program that uses the kit calls this first in its `main`.
 ///
 /// Returns only where there is no part to play.
@@ -46,6 +47,7 @@ pub fn play_part() {
     match args.next().as_deref().and_then(|part| part.to_str()) {
         Some(start::PART) => start::main(args),
         Some(probe::PART) => probe::main(args),
+        Some(judge::PART) => judge::main(args),
         _ => {}
     }
 }

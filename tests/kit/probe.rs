@@ -60,6 +60,14 @@ fn act(action: &str, args: &[OsString]) -> Result<(), Box<dyn Error>> {
             }
         }
         "hold" => hold(),
+        "mount-and-hold" => {
+            let at = ["/mnt", "/root", "/tmp"];
+            let at = at.iter().find(|dir| Path::new(dir).is_dir());
+            let at = at.ok_or("there is no directory to mount on")?;
+            let done = change_mount(at, Some("tmpfs"), MsFlags::empty());
+            say("mounted", &format!("{at}: {done:?}"));
+            hold();
+        }
         "sleep" => thread::sleep(Duration::from_secs(text(1)?.parse()?)),
         "spin" => {
             let end = Instant::now() + Duration::from_secs(text(0)?.parse()?);
@@ -68,6 +76,7 @@ fn act(action: &str, args: &[OsString]) -> Result<(), Box<dyn Error>> {
             }
         }
         "environment" => {
+            say("environment", "read");
             for (key, value) in env::vars_os() {
                 say("variable", &format!("{key:?}={value:?}"));
             }
@@ -82,7 +91,7 @@ fn act(action: &str, args: &[OsString]) -> Result<(), Box<dyn Error>> {
             say("sethostname", &format!("{done:?}"));
             hold();
         }
-        "read" => read(Path::new(&args[0]), "the path itself"),
+        "read" => read_by_any_way(Path::new(&args[0])),
         "escape" => escape_by_chroot(Path::new(&args[0]))?,
         "escape-descriptor" => escape_by_descriptor(Path::new(&args[0]))?,
         "devices" => devices(),
@@ -167,26 +176,62 @@ fn read(path: &Path, way: &str) {
     }
 }
 
+/// How many directories up is surely the root.
+const UP: usize = 64;
+
+/// Looks for a file of the host where a root that is only half changed still
+/// shows it: above a working directory that stayed outside, in an old root
+/// that stayed mounted, in the root of a process that is not in ours.
+fn read_by_any_way(path: &Path) {
+    read(path, "the path itself");
+    let Ok(path) = path.strip_prefix("/") else { return };
+    let above = "../".repeat(UP);
+    let mut tops = vec![Path::new(&above).to_owned()];
+    let mut dirs = vec![(Path::new("/").to_owned(), 0)];
+    while let Some((dir, depth)) = dirs.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let found = entry.path();
+            if found == Path::new("/proc") || found == Path::new("/sys") {
+                continue;
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                tops.push(found.clone());
+                if depth < 1 {
+                    dirs.push((found, depth + 1));
+                }
+            }
+        }
+    }
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        tops.push(entry.path().join("root"));
+        tops.push(entry.path().join("cwd").join(&above));
+    }
+    for top in tops {
+        if let Ok(text) = fs::read_to_string(top.join(path)) {
+            let shown = top.display().to_string().replace(&above, "../…");
+            say("read", &format!("{text} (through {shown})"));
+            return;
+        }
+    }
+}
+
 /// The escape that everybody learns: a second chroot forgets the first, and
 /// the working directory, left outside it, climbs to the true root.
 fn escape_by_chroot(path: &Path) -> Result<(), Box<dyn Error>> {
     read(path, "the path itself");
-    let old = File::open("/")?;
-    let dir = format!("tmp/suite-escape-{}", process::id());
     chdir("/")?;
-    fs::create_dir(&dir)?;
-    let chrooted = chroot(dir.as_str());
+    // One that is there: nothing may be writable.
+    let dir = ["bin", "tmp", "etc"].iter().find(|dir| Path::new(dir).is_dir());
+    let chrooted = chroot(*dir.ok_or("there is no directory in /")?);
     if chrooted.is_ok() {
-        for _ in 0..64 {
+        for _ in 0..UP {
             chdir("..")?;
         }
         chroot(".")?;
-        read(path, "mkdir, chroot, `..`, chroot");
+        read(path, "chroot, `..`, chroot");
     } else {
         say("unread", &format!("chroot: {chrooted:?}"));
     }
-    fchdir(&old)?;
-    fs::remove_dir(&dir)?;
     Ok(())
 }
 

@@ -157,15 +157,35 @@ pub fn left_behind() -> Vec<Process> {
     below(own())
 }
 
+/// Kills what is left running. Each is stopped first, so that none can start
+/// another one meanwhile.
+pub fn kill_left_behind() -> Vec<Process> {
+    let end = Instant::now() + SOON;
+    let mut stopped = Vec::new();
+    loop {
+        let mut left = left_behind();
+        left.retain(|process| !stopped.contains(process));
+        for process in &left {
+            let _ = process.signal(Signal::SIGSTOP);
+        }
+        let is_over = left.is_empty() || Instant::now() > end;
+        stopped.append(&mut left);
+        if is_over {
+            break;
+        }
+    }
+    for process in &stopped {
+        let _ = process.signal(Signal::SIGKILL);
+    }
+    stopped
+}
+
 /// Kills what is left running and collects every zombie. To be called only
 /// while no program under test is being waited for.
 pub fn sweep() {
     let end = Instant::now() + SOON;
     loop {
-        let left = left_behind();
-        for process in &left {
-            let _ = process.signal(Signal::SIGKILL);
-        }
+        let left = kill_left_behind();
         // nix answers EINVAL for a death by a real-time signal, after having
         // reaped it.
         while !matches!(

@@ -70,6 +70,10 @@ impl Subject<'_> {
             .map(|dir| Given::Group(dir.clone()))
             .collect();
         let mut start = Start::of(program.as_ref(), args, self.sandbox.dir());
+        if !self.sandbox.is_foreign() {
+            // A shell may read and write files in its home.
+            start = start.variable("HOME", self.sandbox.dir());
+        }
         if self.caller.is_another() {
             let (uid, gid) = self.caller.ids();
             given.push(Given::Ids(uid, gid));
@@ -113,7 +117,8 @@ impl Subject<'_> {
     ) -> Start {
         let outside = self.sandbox.probe();
         let script = format!(
-            "p=/{PROBE}; [ -x $p ] || p={}; exec $p \"$@\" {redirection}",
+            "echo '@@ be''gan'; p=/{PROBE}; [ -x $p ] || p='{}'; \
+             exec \"$p\" \"$@\" {redirection}",
             outside.display()
         );
         let mut command: Vec<OsString> =
@@ -169,7 +174,7 @@ impl Held {
         let launcher = start.with_input().spawn()?;
         let mark = format!("{}ready", probe::MARK);
         launcher.wait_for_output(&mark)?;
-        let process = process::find("probe in the container", is_probe)?;
+        let process = launcher.find("probe in the container", is_probe)?;
         let says = Findings::from(&launcher.output_so_far()[..]);
         Ok(Self { launcher, process, says })
     }
@@ -234,6 +239,12 @@ impl Start {
     /// With a stdin that stays open.
     pub fn with_input(mut self) -> Self {
         self.stdin = Some(Input::Open);
+        self
+    }
+
+    /// For so long at most.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
         self
     }
 
@@ -334,8 +345,6 @@ impl Start {
             .current_dir(&self.dir)
             // A panic or a backtrace shall not hide.
             .env("RUST_BACKTRACE", "1")
-            // A shell may read and write files in its home.
-            .env("HOME", &self.dir)
             .env_remove("ENV")
             .env_remove("BASH_ENV")
             .envs(self.variables);
@@ -412,6 +421,14 @@ impl Stream {
         self.bytes.lock().expect("no reader panics").clone()
     }
 
+    /// Whether `text` is in it. `from` is where the next look has to begin.
+    fn contains(&self, text: &str, from: &mut usize) -> bool {
+        let bytes = self.bytes.lock().expect("no reader panics");
+        let mut new = bytes[*from..].windows(text.len());
+        *from = (bytes.len() + 1).saturating_sub(text.len()).max(*from);
+        new.any(|found| found == text.as_bytes())
+    }
+
     /// Everything, if whoever else holds the other end lets go in time: a
     /// background process may keep it.
     fn finish(&mut self, end: Instant) -> Vec<u8> {
@@ -463,12 +480,11 @@ impl Running {
 
     /// Waits until it wrote that.
     pub fn wait_for_output(&self, text: &str) -> Result<()> {
-        let contains = |bytes: &[u8]| {
-            bytes.windows(text.len()).any(|found| found == text.as_bytes())
-        };
         let mut last_look = false;
-        process::wait_for(&format!("output {text:?}"), LIMIT, || {
-            if contains(&self.output_so_far()) {
+        let mut from = 0;
+        process::wait_for(&format!("output {text:?}"), self.limit, || {
+            let stream = self.streams.first();
+            if stream.is_some_and(|it| it.contains(text, &mut from)) {
                 return Ok(Some(()));
             }
             // Reader threads may be behind; look once more after the end.
@@ -488,6 +504,24 @@ impl Running {
         })
     }
 
+    /// The process below us whose arguments begin with what `is` accepts, as
+    /// [`process::find`] has it, while the launcher runs.
+    pub fn find(
+        &self,
+        what: &str,
+        is: impl Fn(&[OsString]) -> bool,
+    ) -> Result<Process> {
+        process::wait_for(what, self.limit, || {
+            // Its end is no reason not to look.
+            let is_alive = self.process().is_alive();
+            let mut left = process::left_behind().into_iter();
+            let found = left.find(|found| is(&found.args()));
+            ensure!(found.is_some() || is_alive, "the program ended early");
+            Ok(found)
+        })
+        .with_context(|| format!("no {what}"))
+    }
+
     /// Waits for the launcher's end.
     pub fn wait(mut self) -> Result<Output> {
         let end = Instant::now() + self.limit;
@@ -500,7 +534,15 @@ impl Running {
                     .iter()
                     .map(|process| process.describe())
                     .collect();
-                bail!("still running after {:?}: {left:?}", self.limit);
+                let said: usize =
+                    self.streams.iter().map(|s| s.bytes().len()).sum();
+                bail!(
+                    "still running after {:?}, with {said} bytes of output: \
+                     {} processes, {:?}",
+                    self.limit,
+                    left.len(),
+                    &left[..left.len().min(3)]
+                );
             }
             thread::sleep(Duration::from_micros(300));
         };
@@ -562,6 +604,12 @@ impl Output {
             (None, Some(signal)) => format!("signal {signal}"),
             (None, None) => "neither status nor signal".to_owned(),
         }
+    }
+
+    /// As a shell has it, to which a launcher that dies of a signal itself is
+    /// no different from one that says so.
+    pub fn shell_status(&self) -> Option<i32> {
+        self.status.code().or(self.status.signal().map(|n| 128 + n))
     }
 
     /// Fails unless it ended with that status.
@@ -635,7 +683,8 @@ impl From<&[u8]> for Findings {
     fn from(bytes: &[u8]) -> Self {
         let mut found = Self::default();
         for line in String::from_utf8_lossy(bytes).lines() {
-            if let Some(line) = line.strip_prefix(probe::MARK) {
+            // After what a foreign program may put before it.
+            if let Some((_, line)) = line.split_once(probe::MARK) {
                 let (key, value) = line.split_once(' ').unwrap_or((line, ""));
                 found
                     .0

@@ -10,8 +10,9 @@ use tempfile::TempDir;
 
 use crate::caller::Caller;
 
-/// Where the probe stands in a root.
-pub const PROBE: &str = "tmp/suite-probe";
+/// Where the probe stands in a root: a container may well mount something on
+/// /tmp.
+pub const PROBE: &str = "bin/suite-probe";
 
 /// A folder that belongs to the caller, with a copy of the program, a root
 /// file system in `fs`, and beside it a file that nobody in a container
@@ -20,6 +21,7 @@ pub const PROBE: &str = "tmp/suite-probe";
 pub struct Sandbox {
     temporary: TempDir,
     caller: Caller,
+    is_foreign: bool,
     /// The program under test.
     pub program: PathBuf,
 }
@@ -27,20 +29,35 @@ pub struct Sandbox {
 impl Sandbox {
     /// Makes one for that caller, with everything but `fs`.
     pub fn without_fs(program: &Path, caller: Caller) -> Result<Self> {
-        let temporary = TempDir::with_prefix_in("suite-", open_folder())?;
-        let dir = temporary.path().to_owned();
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))?;
         let name = program.file_name().context("the program has no name")?;
+        let mut sandbox = Self::empty(program, caller)?;
         // In a folder of its own, so that PATH can name it.
-        let copy = dir.join("bin").join(name);
-        fs::create_dir(dir.join("bin"))?;
+        let copy = sandbox.dir().join("bin").join(name);
+        fs::create_dir(sandbox.dir().join("bin"))?;
         fs::copy(program, &copy).with_context(|| {
             format!("cannot copy the program {}", program.display())
         })?;
-        let sandbox = Self { temporary, caller, program: copy };
-        fs::write(sandbox.secret(), sandbox.secret_text())?;
-        sandbox.give_away(&dir)?;
+        sandbox.program = copy;
+        sandbox.give_away(sandbox.dir())?;
         Ok(sandbox)
+    }
+
+    fn empty(program: &Path, caller: Caller) -> Result<Self> {
+        let temporary = TempDir::with_prefix_in("suite-", open_folder())?;
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(temporary.path(), open)?;
+        let program = program.to_owned();
+        let sandbox = Self { temporary, caller, is_foreign: false, program };
+        fs::write(sandbox.secret(), sandbox.secret_text())?;
+        Ok(sandbox)
+    }
+
+    /// Makes one for a program that we know nothing about: it is started where
+    /// it stands, with what may stand beside it, and by whoever we are.
+    pub fn foreign(program: &Path) -> Result<Self> {
+        let sandbox = Self::empty(program, Caller::own())?;
+        sandbox.build_fs()?;
+        Ok(Self { is_foreign: true, ..sandbox })
     }
 
     /// Makes one for that caller, complete.
@@ -64,6 +81,11 @@ impl Sandbox {
                 .context("cannot put bash into fs")?;
         }
         self.give_away(&fs)
+    }
+
+    /// Whether it is for a program that we know nothing about.
+    pub fn is_foreign(&self) -> bool {
+        self.is_foreign
     }
 
     /// The folder.

@@ -54,6 +54,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // `check` starts this program once more, inside containers, too.
+    suite::play_part();
     run(Cli::parse()).unwrap_or_else(|error| {
         complain(&error);
         ExitCode::FAILURE

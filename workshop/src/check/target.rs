@@ -1,0 +1,182 @@
+//! The program that is checked.
+
+use std::env;
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use nix::unistd::{AccessFlags, access};
+use serde_json::Value;
+use suite::Caller;
+
+use crate::mine::{self, Mine};
+use crate::step::Step;
+use crate::terminal::say;
+
+/// The participant's crate, or any program.
+pub enum Target {
+    /// It is built first.
+    Mine(Mine),
+    /// It is started where it stands.
+    Program {
+        /// As it was typed.
+        typed: PathBuf,
+        /// Wherever we are.
+        path: PathBuf,
+    },
+}
+
+impl Target {
+    /// The program that was named, or mine/.
+    pub fn choose(bin: Option<&Path>) -> Result<Self> {
+        Ok(match bin {
+            Some(typed) => Self::Program {
+                typed: typed.to_owned(),
+                path: env::current_dir()?.join(typed),
+            },
+            None => Self::Mine(Mine::find(&crate::root()?)?),
+        })
+    }
+
+    /// The participant's crate, if that is it.
+    pub fn mine(&self) -> Option<&Mine> {
+        match self {
+            Self::Mine(mine) => Some(mine),
+            Self::Program { .. } => None,
+        }
+    }
+
+    /// The step that it is meant to be.
+    pub fn step(&self) -> Result<Step> {
+        match self {
+            Self::Mine(mine) => mine.task(),
+            Self::Program { .. } => {
+                Ok(Step::all().last().unwrap_or(Step::FIRST))
+            }
+        }
+    }
+
+    /// The program, built where that is due.
+    pub fn program(&self) -> Result<PathBuf> {
+        let path = match self {
+            Self::Mine(mine) => build(mine)?,
+            Self::Program { path, .. } => path.clone(),
+        };
+        let name = path.display();
+        let meta = path.metadata();
+        let meta = meta.with_context(|| format!("cannot check {name}"))?;
+        if !meta.is_file() {
+            bail!("{name} is no program");
+        }
+        if access(&path, AccessFlags::X_OK).is_err() {
+            bail!("{name} may not be executed: `chmod +x {name}` lets it");
+        }
+        path.canonicalize().with_context(|| format!("cannot find {name}"))
+    }
+
+    /// What is watched, for the reader.
+    pub fn watched(&self) -> String {
+        match self {
+            Self::Mine(_) => format!("{}/src", mine::NAME),
+            Self::Program { typed, .. } => typed.display().to_string(),
+        }
+    }
+
+    /// Something that is not the same when the program has changed.
+    pub fn state(&self) -> Vec<(PathBuf, i64, i64, u64)> {
+        let mut state = Vec::new();
+        match self {
+            Self::Mine(mine) => {
+                add_state(&mine.source(), &mut state);
+                add_state(&mine.manifest(), &mut state);
+            }
+            Self::Program { path, .. } => add_state(path, &mut state),
+        }
+        state.sort();
+        state
+    }
+
+    /// After a check in which something leaks.
+    pub fn say_what_helps(&self, runs: bool) -> Result<()> {
+        match self {
+            Self::Mine(_) => say("next: `cargo workshop hint` helps"),
+            Self::Program { .. } if !runs && Caller::own() == Caller::User => {
+                say("next: it may need root; then check it as root");
+            }
+            Self::Program { .. } => say("next: the book's sections above"),
+        }
+        Ok(())
+    }
+
+    /// After a check in which nothing leaks.
+    pub fn say_on_to(&self, next: Step) {
+        let number = next.number();
+        match self {
+            Self::Mine(_) => {
+                say(format_args!("next: `cargo workshop check {number:02}`"));
+            }
+            Self::Program { typed, .. } => say(format_args!(
+                "next: `cargo workshop check {number:02} --bin {}`",
+                typed.display()
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Mine(_) => write!(f, "{}/", mine::NAME),
+            Self::Program { typed, .. } => typed.display().fmt(f),
+        }
+    }
+}
+
+/// A file, or all that is in a folder.
+fn add_state(path: &Path, state: &mut Vec<(PathBuf, i64, i64, u64)>) {
+    let Ok(meta) = path.metadata() else { return };
+    if meta.is_dir() {
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            add_state(&entry.path(), state);
+        }
+    } else {
+        state.push(file_state(path, &meta));
+    }
+}
+
+fn file_state(path: &Path, meta: &Metadata) -> (PathBuf, i64, i64, u64) {
+    (path.to_owned(), meta.mtime(), meta.mtime_nsec(), meta.ino())
+}
+
+/// Builds it, and says where its program is.
+fn build(mine: &Mine) -> Result<PathBuf> {
+    let manifest = mine.manifest();
+    let folder = manifest.parent().context("mine/ is nowhere")?;
+    let output =
+        Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .args(["build", "--quiet"])
+            .arg("--message-format=json-render-diagnostics")
+            .arg("--manifest-path")
+            .arg(&manifest)
+            // Its own .cargo/config.toml counts.
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("mine/ cannot be compiled: see cargo's words above");
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|message| {
+            Some(PathBuf::from(message.get("executable")?.as_str()?))
+        })
+        .next_back()
+        .context("mine/ has no program: it needs a src/main.rs")
+}
