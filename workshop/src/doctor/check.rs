@@ -81,9 +81,9 @@ fn done_by(step: Step) -> &'static [Trial] {
         2 => &[Trial::Uts],
         3 => &[Trial::Pid],
         4 => &[Trial::Chroot],
-        5 => &[Trial::Chroot, Trial::Proc],
+        5 => &[Trial::Proc, Trial::Chroot],
         6 => &[Trial::Devices],
-        _ => &[Trial::Devices, Trial::Cgroup, Trial::Memory],
+        _ => &[Trial::Devices, Trial::Memory, Trial::Cgroup],
     }
 }
 

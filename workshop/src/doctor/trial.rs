@@ -30,6 +30,7 @@ use rootfs::Source;
 use serde_json::{Value, json};
 
 use super::limits::Limits;
+use crate::terminal::{errno, in_words};
 
 /// One thing to try. Each does all that comes before it in a step.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -88,7 +89,7 @@ impl Complaint {
     /// Right after the failure, in the process that failed.
     pub fn new(error: &Error) -> Self {
         Self {
-            why: told(error),
+            why: in_words(error),
             cause: doctor::cause(error).map(|cause| cause.name().to_owned()),
             hint: doctor::hint(error),
         }
@@ -124,28 +125,13 @@ impl Complaint {
     }
 }
 
-/// What was attempted, and the kernel's answer by name.
-fn told(error: &Error) -> String {
-    let parts = error.chain().map(|cause| match errno(cause) {
-        Some(errno) => format!("{} ({errno:?})", errno.desc()),
-        None => cause.to_string(),
-    });
-    parts.collect::<Vec<_>>().join(": ")
-}
-
-fn errno(cause: &(dyn std::error::Error + 'static)) -> Option<Errno> {
-    let number = cause.downcast_ref::<io::Error>();
-    let number = number.and_then(io::Error::raw_os_error);
-    let errno = cause.downcast_ref::<Errno>().copied();
-    errno.or(number.map(Errno::from_raw))
-}
-
 /// Tries it in a process of its own, in this folder.
 pub fn attempt(trial: Trial, folder: &Path) -> Outcome {
     let mut command = itself(trial);
     command.current_dir(folder).process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = match command.stderr(Stdio::null()).spawn() {
+    // Where there is no /dev/null a step runs all the same.
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = match command.stderr(Stdio::piped()).spawn() {
         Ok(child) => child,
         Err(error) => {
             let error = Error::new(error).context(Stage::StartChild);
