@@ -199,7 +199,7 @@ impl<'a> Transcript<'a> {
                 None if group_pid(line).is_some() => {
                     lines.extend(self.group(line));
                 }
-                None if line.contains("cat: /") => {
+                None if line.contains("cat: ") => {
                     let line = self.replace_known(line);
                     lines.push(busybox_cat(&line).unwrap_or(line));
                 }
@@ -455,6 +455,10 @@ fn listing(line: &str) -> String {
 fn busybox_cat(line: &str) -> Option<String> {
     let line = line.strip_prefix("/bin/").unwrap_or(line);
     let (path, error) = line.strip_prefix("cat: ")?.split_once(": ")?;
+    // As it is in busybox.
+    if path.starts_with("can't open ") {
+        return None;
+    }
     Some(format!("cat: can't open '{path}': {error}"))
 }
 
