@@ -319,8 +319,11 @@ impl<'a> Transcript<'a> {
             let numbers = numbers.split_whitespace();
             let numbers: Vec<i32> = numbers.flat_map(str::parse).collect();
             // In a container PID 1 came before it, and said only that.
-            if let [outside, _, ..] = numbers[..] {
-                self.pid(outside - 1);
+            match numbers[..] {
+                [pid, ..] if self.known_pid(pid).is_none() => {
+                    self.pid(pid - 1);
+                }
+                _ => {}
             }
             let numbers = numbers.iter().map(|pid| self.pid(*pid).to_string());
             let numbers: Vec<_> = numbers.collect();
