@@ -37,7 +37,7 @@ pub struct Check {
 }
 
 /// Each trial: its group, its title there, and what it is in a sentence.
-const TRIALS: [(Trial, &str, &str, &str); 15] = [
+const TRIALS: [(Trial, &str, &str, &str); 14] = [
     (Trial::Start, "machine", "process", "a new process"),
     (Trial::User, "namespaces", "user", "a user namespace"),
     (Trial::Maps, "namespaces", "its maps", "a user namespace's maps"),
@@ -50,8 +50,12 @@ const TRIALS: [(Trial, &str, &str, &str); 15] = [
     (Trial::Proc, "root", "proc", "a proc of its own"),
     (Trial::PivotRoot, "root", "pivot_root", "pivot_root"),
     (Trial::Devices, "root", "devices", "devices"),
-    (Trial::Pids, "control groups", "pids", "a limit on processes"),
-    (Trial::Memory, "control groups", "memory", "a limit on memory"),
+    (
+        Trial::Limits,
+        "control groups",
+        "pids, memory",
+        "limits on processes and memory",
+    ),
     (Trial::Cpu, "control groups", "cpu", "a limit on processors"),
 ];
 
@@ -64,13 +68,12 @@ fn needs(trial: Trial, capable: bool) -> &'static [Trial] {
         Trial::Uts if capable => &[Trial::Start],
         Trial::Uts => &[Trial::Maps],
         Trial::Pid => &[Trial::Uts],
-        Trial::Mount | Trial::Cgroup | Trial::Pids => &[Trial::Pid],
+        Trial::Mount | Trial::Cgroup | Trial::Limits => &[Trial::Pid],
         Trial::Chroot => &[Trial::Pid, Trial::Rootfs],
         Trial::Proc => &[Trial::Mount, Trial::Rootfs],
         Trial::PivotRoot => &[Trial::Proc],
         Trial::Devices => &[Trial::PivotRoot],
-        Trial::Memory => &[Trial::Pids],
-        Trial::Cpu => &[Trial::Memory],
+        Trial::Cpu => &[Trial::Limits],
     }
 }
 
@@ -83,7 +86,7 @@ fn done_by(step: Step) -> &'static [Trial] {
         4 => &[Trial::Chroot],
         5 => &[Trial::Proc, Trial::Chroot],
         6 => &[Trial::Devices],
-        _ => &[Trial::Devices, Trial::Memory, Trial::Cgroup],
+        _ => &[Trial::Devices, Trial::Limits, Trial::Cgroup],
     }
 }
 
@@ -100,7 +103,7 @@ pub fn all() -> Report {
     let mut report = Report { host, checks };
     let folder = Folder::new();
     for (trial, group, title, _) in TRIALS {
-        if trial == Trial::Pids {
+        if trial == Trial::Limits {
             let layout = report.host.layout();
             report.add(Check::fact("layout", group, "layout", layout));
         }
