@@ -214,6 +214,7 @@ fn compare(seen: &Seen) {
 fn as_it_is() {
     let plain = user("$LOOK");
     assert_eq!(plain.said["host"]["container"], Value::Null);
+    assert_eq!(user("trap \"\" CHLD HUP; exec $LOOK").work(), plain.work());
     root("$LOOK");
     let Some(seen) = root("mount --make-rshared /; $LOOK") else { return };
     assert_eq!(seen.said["host"]["root"], "shared");

@@ -156,7 +156,8 @@ impl Report {
                 Check { ok: Some(true), why, needed, ..check }
             }
             Outcome::Fails(Complaint { why, cause, hint }) => {
-                let hint = hint.or_else(|| Some(self.last_resort()));
+                let hint =
+                    hint.or_else(|| Some(self.last_resort(trial, folder)));
                 let ok = Some(false);
                 Check { ok, why, cause, hint, needed, ..check }
             }
@@ -164,13 +165,17 @@ impl Report {
     }
 
     /// Where nobody knows why.
-    fn last_resort(&self) -> String {
+    fn last_resort(&self, trial: Trial, folder: &Folder) -> String {
         let old = self.checks.iter().find(|check| check.name == "kernel");
         let old = old.and_then(|kernel| kernel.hint.clone());
-        old.unwrap_or_else(|| {
-            "nothing was seen that explains this: try it in a kernel of your \
-             own, with `cargo workshop vm`"
-                .to_owned()
+        let broken = folder.is_here() && trial.has_root();
+        old.unwrap_or_else(|| match broken {
+            true => "the root in ./fs may be broken: `cargo workshop rootfs \
+                     --force` makes it anew"
+                .to_owned(),
+            false => "nothing was seen that explains this: try it in a kernel \
+                      of your own, with `cargo workshop vm`"
+                .to_owned(),
         })
     }
 }
@@ -220,27 +225,32 @@ struct Folder {
     path: PathBuf,
     /// Why none can be made.
     complaint: Option<Complaint>,
-    _temporary: Option<(TempDir, Flock<File>)>,
+    temporary: Option<(TempDir, Flock<File>)>,
 }
 
 impl Folder {
     fn new() -> Self {
         let here = PathBuf::from(".");
         if Path::new("fs").symlink_metadata().is_ok() {
-            return Self { path: here, complaint: None, _temporary: None };
+            return Self { path: here, complaint: None, temporary: None };
         }
         match Self::temporary() {
             Ok(temporary) => Self {
                 path: temporary.0.path().to_owned(),
                 complaint: None,
-                _temporary: Some(temporary),
+                temporary: Some(temporary),
             },
             Err(error) => Self {
                 path: here,
                 complaint: Some(Complaint::of_folder(&error)),
-                _temporary: None,
+                temporary: None,
             },
         }
+    }
+
+    /// Whether that is the `fs` of whoever asks.
+    fn is_here(&self) -> bool {
+        self.temporary.is_none() && self.complaint.is_none()
     }
 
     /// With the name and the lock of a root that is being built: should we be

@@ -1,7 +1,6 @@
 //! What a step does, done once in a process of its own, with the same calls
 //! in the same order: so it fails where a step fails, and for its reasons.
 
-use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -96,22 +95,24 @@ impl Complaint {
 
     /// When no root can be made where we are.
     pub fn of_folder(error: &Error) -> Self {
-        let here = env::current_dir().unwrap_or_default();
-        let here = here.display();
         let hint = match error.chain().find_map(errno) {
-            Some(Errno::EACCES | Errno::EPERM | Errno::EROFS) => format!(
-                "nothing can be made in {here}: `cd` to a folder of your own,                  such as your clone of this repository"
-            ),
-            Some(Errno::ENOSPC | Errno::EDQUOT) => {
-                format!("there is no room in {here}: `df -h .` shows it")
+            Some(
+                Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::ENOENT,
+            ) => {
+                "nothing can be made in this folder: `cd` to one of your own, \
+                 such as your clone of this course"
             }
-            Some(Errno::ENOTDIR) => format!(
-                "fs is something else here: `mv fs fs.old`, and another one \
-                 is built in {here}"
-            ),
+            Some(Errno::ENOSPC | Errno::EDQUOT) => {
+                "there is no room in this folder: `df -h .` shows how much \
+                 there was"
+            }
+            Some(Errno::ENOTDIR) => {
+                "fs is no folder here: `mv fs fs.old`, and one is built in \
+                 its place"
+            }
             _ => return Self::new(error),
         };
-        Self { hint: Some(hint), ..Self::new(error) }
+        Self { hint: Some(hint.to_owned()), ..Self::new(error) }
     }
 
     /// Where no error came with it.
@@ -271,7 +272,7 @@ impl Trial {
     }
 
     /// Whether it is about another root directory.
-    fn has_root(self) -> bool {
+    pub fn has_root(self) -> bool {
         matches!(
             self,
             Self::Chroot | Self::Proc | Self::PivotRoot | Self::Devices
