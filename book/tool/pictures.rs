@@ -22,8 +22,8 @@ const UNITS: f64 = 1.5;
 /// pixels, 320 are the page's, and 14px then are 11.
 const WIDEST: f64 = 400.0;
 
-/// Text of a picture, in CSS pixels: as large as the page's on a screen that
-/// is wide enough. Letters of one width look larger than they are.
+/// Text of a picture, in CSS pixels: as large as the page's where that is wide
+/// enough, and growing with it. Letters of one width look larger than they are.
 const TEXT: f64 = 16.0;
 const SMALL: f64 = 14.0;
 
@@ -85,18 +85,19 @@ fn picture(name: &str, source: &str, language: &str) -> Result<String> {
             "<svg class=\"picture\" role=\"img\" \
              aria-labelledby=\"{id}-title {id}-alt\" \
              xmlns=\"http://www.w3.org/2000/svg\" \
-             viewBox=\"0 0 {width} {height}\" width=\"{css_width}\" \
-             font-size=\"{}\">",
-            TEXT * UNITS,
+             viewBox=\"0 0 {width} {height}\" width=\"{:.2}em\">",
+            css_width / TEXT,
         ),
         format!("<title id=\"{id}-title\">{}</title>", escape(&title)),
         format!("<desc id=\"{id}-alt\">{}</desc>", escape(&alt)),
+        format!("<g font-size=\"{}\">", TEXT * UNITS),
     ];
     let palette = palette(language);
     let body = body.lines().filter(|line| !line.trim().is_empty());
     for line in body {
         lines.push(theme(&letters(line), &palette)?);
     }
+    lines.insert(lines.len() - 1, "</g>".to_owned());
     Ok(lines.join("\n") + "\n")
 }
 

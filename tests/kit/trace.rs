@@ -191,6 +191,12 @@ fn starts(name: &str, args: &str) -> Option<&'static str> {
     (name == "fork" || is_clone).then_some(FORK)
 }
 
+/// Whether a siginfo up to here is about a process of the container.
+fn has_number_inside(siginfo: &str) -> bool {
+    let pid = siginfo.rsplit_once("si_pid=").map(|(_, tail)| tail);
+    pid.is_some_and(|pid| pid.find(',') == Some(1))
+}
+
 /// Replaces what differs in the arguments of a call.
 fn arguments(name: &str, args: &str, transcript: &mut Transcript) -> String {
     let mut shown = String::new();
@@ -219,6 +225,10 @@ fn arguments(name: &str, args: &str, transcript: &mut Transcript) -> String {
             }
             Some(pid) if is_quoted => {
                 transcript.known_pid(pid).unwrap_or(pid).to_string()
+            }
+            // Whom it calls by a number inside is also root inside.
+            Some(0) if before("si_uid=") && has_number_inside(&shown) => {
+                word.to_owned()
             }
             Some(_) if before("si_uid=") => "1000".to_owned(),
             Some(_) if before("si_utime=") || before("si_stime=") => {

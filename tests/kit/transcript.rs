@@ -199,7 +199,7 @@ impl<'a> Transcript<'a> {
                 None if group_pid(line).is_some() => {
                     lines.extend(self.group(line));
                 }
-                None if line.contains("cat: /") => {
+                None if line.contains("cat: ") => {
                     let line = self.replace_known(line);
                     lines.push(busybox_cat(&line).unwrap_or(line));
                 }
@@ -319,8 +319,11 @@ impl<'a> Transcript<'a> {
             let numbers = numbers.split_whitespace();
             let numbers: Vec<i32> = numbers.flat_map(str::parse).collect();
             // In a container PID 1 came before it, and said only that.
-            if let [outside, _, ..] = numbers[..] {
-                self.pid(outside - 1);
+            match numbers[..] {
+                [pid, ..] if self.known_pid(pid).is_none() => {
+                    self.pid(pid - 1);
+                }
+                _ => {}
             }
             let numbers = numbers.iter().map(|pid| self.pid(*pid).to_string());
             let numbers: Vec<_> = numbers.collect();
@@ -455,6 +458,10 @@ fn listing(line: &str) -> String {
 fn busybox_cat(line: &str) -> Option<String> {
     let line = line.strip_prefix("/bin/").unwrap_or(line);
     let (path, error) = line.strip_prefix("cat: ")?.split_once(": ")?;
+    // As it is in busybox.
+    if path.starts_with("can't open ") {
+        return None;
+    }
     Some(format!("cat: can't open '{path}': {error}"))
 }
 

@@ -8,11 +8,13 @@ mod trial;
 
 use std::os::fd::RawFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use serde_json::{Map, Value, json};
+use signal_hook::consts::signal::SIGCHLD;
 
 use self::check::{Check, Report};
 use self::trial::Trial;
@@ -61,14 +63,17 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A Ctrl-C has to wait, so that nothing stays behind.
+/// A Ctrl-C has to wait, so that nothing stays behind. And whoever ignores
+/// SIGCHLD, as our caller may, is never told how a process has ended.
 fn without_interruption<T>(work: impl FnOnce() -> T) -> Result<T> {
+    signal_hook::flag::register(SIGCHLD, Arc::default())
+        .context("cannot catch SIGCHLD")?;
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
         signals.add(signal);
     }
     let before = signals
-        .thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)
+        .thread_swap_mask(SigmaskHow::SIG_BLOCK)
         .context("cannot block signals")?;
     let result = work();
     before.thread_set_mask().context("cannot unblock signals")?;

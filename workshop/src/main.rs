@@ -21,7 +21,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::terminal::complain;
+use crate::mine::Mine;
+use crate::terminal::{STRONG, complain, say, styled};
 
 /// The tool for the room.
 #[derive(Parser)]
@@ -75,9 +76,21 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Book(options)) => book::run(&options),
         None => {
             Cli::command().print_help()?;
+            say("");
+            say(styled(STRONG, format_args!("Next: {}", next()?)));
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// What to do, for somebody who does not know.
+fn next() -> Result<String> {
+    let Ok(mine) = Mine::find(&root()?) else {
+        let first = "`cargo workshop doctor`, then `cargo workshop start`";
+        return Ok(first.to_owned());
+    };
+    let step = mine.task()?.number();
+    Ok(format!("step {step}: `cargo workshop hint`, `cargo workshop check`"))
 }
 
 /// Names another folder to work in: the tests make one of their own.

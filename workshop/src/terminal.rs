@@ -27,25 +27,29 @@ pub fn note(line: impl Display) {
     let _ = writeln!(anstream::stderr(), "{line}");
 }
 
-/// An error: what was attempted, and the kernel's answer by name; then the
-/// doctor's hint, if there is one.
+/// An error, with the doctor's hint if there is one.
 pub fn complain(error: &Error) {
-    let mut line = styled(BAD, "error");
-    for cause in error.chain() {
-        let number = cause.downcast_ref::<io::Error>();
-        let errno = match number.and_then(io::Error::raw_os_error) {
-            Some(number) => Some(Errno::from_raw(number)),
-            None => cause.downcast_ref::<Errno>().copied(),
-        };
-        line += &match errno {
-            Some(errno) => format!(": {} ({errno:?})", errno.desc()),
-            None => format!(": {cause}"),
-        };
-    }
-    note(line);
+    note(format_args!("{BAD}error{BAD:#}: {}", in_words(error)));
     if let Some(hint) = ::doctor::hint(error) {
         note(format_args!("hint: {hint}"));
     }
+}
+
+/// What was attempted, and the kernel's answer by name.
+pub fn in_words(error: &Error) -> String {
+    let parts = error.chain().map(|cause| match errno(cause) {
+        Some(errno) => format!("{} ({errno:?})", errno.desc()),
+        None => cause.to_string(),
+    });
+    parts.collect::<Vec<_>>().join(": ")
+}
+
+/// The kernel's answer, if this is one.
+pub fn errno(cause: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+    let number = cause.downcast_ref::<io::Error>();
+    let number = number.and_then(io::Error::raw_os_error);
+    let errno = cause.downcast_ref::<Errno>().copied();
+    errno.or(number.map(Errno::from_raw))
 }
 
 /// Text in a style.

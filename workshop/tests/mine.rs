@@ -74,6 +74,18 @@ fn nothing_works_before_start() {
     }
 }
 
+#[test]
+fn alone_it_lists_its_commands_and_says_what_is_next() {
+    let course = Course::new();
+    let said = course.works(&[]);
+    for command in ["doctor", "rootfs", "start", "check", "hint", "catch-up"] {
+        assert!(said.contains(&format!("\n  {command} ")), "{said}");
+    }
+    assert!(said.contains("\nNext: `cargo workshop doctor`"), "{said}");
+    course.works(&["start"]);
+    assert!(course.works(&[]).contains("\nNext: step 2: `cargo workshop"));
+}
+
 /// Compiled with what is there already, and without a network.
 #[test]
 fn start_gives_a_crate_that_runs() {

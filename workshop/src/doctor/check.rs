@@ -37,7 +37,7 @@ pub struct Check {
 }
 
 /// Each trial: its group, its title there, and what it is in a sentence.
-const TRIALS: [(Trial, &str, &str, &str); 15] = [
+const TRIALS: [(Trial, &str, &str, &str); 14] = [
     (Trial::Start, "machine", "process", "a new process"),
     (Trial::User, "namespaces", "user", "a user namespace"),
     (Trial::Maps, "namespaces", "its maps", "a user namespace's maps"),
@@ -50,8 +50,12 @@ const TRIALS: [(Trial, &str, &str, &str); 15] = [
     (Trial::Proc, "root", "proc", "a proc of its own"),
     (Trial::PivotRoot, "root", "pivot_root", "pivot_root"),
     (Trial::Devices, "root", "devices", "devices"),
-    (Trial::Pids, "control groups", "pids", "a limit on processes"),
-    (Trial::Memory, "control groups", "memory", "a limit on memory"),
+    (
+        Trial::Limits,
+        "control groups",
+        "pids, memory",
+        "limits on processes and memory",
+    ),
     (Trial::Cpu, "control groups", "cpu", "a limit on processors"),
 ];
 
@@ -64,13 +68,12 @@ fn needs(trial: Trial, capable: bool) -> &'static [Trial] {
         Trial::Uts if capable => &[Trial::Start],
         Trial::Uts => &[Trial::Maps],
         Trial::Pid => &[Trial::Uts],
-        Trial::Mount | Trial::Cgroup | Trial::Pids => &[Trial::Pid],
+        Trial::Mount | Trial::Cgroup | Trial::Limits => &[Trial::Pid],
         Trial::Chroot => &[Trial::Pid, Trial::Rootfs],
         Trial::Proc => &[Trial::Mount, Trial::Rootfs],
         Trial::PivotRoot => &[Trial::Proc],
         Trial::Devices => &[Trial::PivotRoot],
-        Trial::Memory => &[Trial::Pids],
-        Trial::Cpu => &[Trial::Memory],
+        Trial::Cpu => &[Trial::Limits],
     }
 }
 
@@ -81,9 +84,9 @@ fn done_by(step: Step) -> &'static [Trial] {
         2 => &[Trial::Uts],
         3 => &[Trial::Pid],
         4 => &[Trial::Chroot],
-        5 => &[Trial::Chroot, Trial::Proc],
+        5 => &[Trial::Proc, Trial::Chroot],
         6 => &[Trial::Devices],
-        _ => &[Trial::Devices, Trial::Cgroup, Trial::Memory],
+        _ => &[Trial::Devices, Trial::Limits, Trial::Cgroup],
     }
 }
 
@@ -100,7 +103,7 @@ pub fn all() -> Report {
     let mut report = Report { host, checks };
     let folder = Folder::new();
     for (trial, group, title, _) in TRIALS {
-        if trial == Trial::Pids {
+        if trial == Trial::Limits {
             let layout = report.host.layout();
             report.add(Check::fact("layout", group, "layout", layout));
         }
@@ -153,7 +156,8 @@ impl Report {
                 Check { ok: Some(true), why, needed, ..check }
             }
             Outcome::Fails(Complaint { why, cause, hint }) => {
-                let hint = hint.or_else(|| Some(self.last_resort()));
+                let hint =
+                    hint.or_else(|| Some(self.last_resort(trial, folder)));
                 let ok = Some(false);
                 Check { ok, why, cause, hint, needed, ..check }
             }
@@ -161,13 +165,17 @@ impl Report {
     }
 
     /// Where nobody knows why.
-    fn last_resort(&self) -> String {
+    fn last_resort(&self, trial: Trial, folder: &Folder) -> String {
         let old = self.checks.iter().find(|check| check.name == "kernel");
         let old = old.and_then(|kernel| kernel.hint.clone());
-        old.unwrap_or_else(|| {
-            "nothing was seen that explains this: try it in a kernel of your \
-             own, with `cargo workshop vm`"
-                .to_owned()
+        let broken = folder.is_here() && trial.has_root();
+        old.unwrap_or_else(|| match broken {
+            true => "the root in ./fs may be broken: `cargo workshop rootfs \
+                     --force` makes it anew"
+                .to_owned(),
+            false => "nothing was seen that explains this: try it in a kernel \
+                      of your own, with `cargo workshop vm`"
+                .to_owned(),
         })
     }
 }
@@ -217,27 +225,32 @@ struct Folder {
     path: PathBuf,
     /// Why none can be made.
     complaint: Option<Complaint>,
-    _temporary: Option<(TempDir, Flock<File>)>,
+    temporary: Option<(TempDir, Flock<File>)>,
 }
 
 impl Folder {
     fn new() -> Self {
         let here = PathBuf::from(".");
         if Path::new("fs").symlink_metadata().is_ok() {
-            return Self { path: here, complaint: None, _temporary: None };
+            return Self { path: here, complaint: None, temporary: None };
         }
         match Self::temporary() {
             Ok(temporary) => Self {
                 path: temporary.0.path().to_owned(),
                 complaint: None,
-                _temporary: Some(temporary),
+                temporary: Some(temporary),
             },
             Err(error) => Self {
                 path: here,
                 complaint: Some(Complaint::of_folder(&error)),
-                _temporary: None,
+                temporary: None,
             },
         }
+    }
+
+    /// Whether that is the `fs` of whoever asks.
+    fn is_here(&self) -> bool {
+        self.temporary.is_none() && self.complaint.is_none()
     }
 
     /// With the name and the lock of a root that is being built: should we be

@@ -1,7 +1,6 @@
 //! What a step does, done once in a process of its own, with the same calls
 //! in the same order: so it fails where a step fails, and for its reasons.
 
-use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -30,6 +29,7 @@ use rootfs::Source;
 use serde_json::{Value, json};
 
 use super::limits::Limits;
+use crate::terminal::{errno, in_words};
 
 /// One thing to try. Each does all that comes before it in a step.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -47,8 +47,7 @@ pub enum Trial {
     #[value(name = "pivot_root")]
     PivotRoot,
     Devices,
-    Pids,
-    Memory,
+    Limits,
     Cpu,
 }
 
@@ -88,7 +87,7 @@ impl Complaint {
     /// Right after the failure, in the process that failed.
     pub fn new(error: &Error) -> Self {
         Self {
-            why: told(error),
+            why: in_words(error),
             cause: doctor::cause(error).map(|cause| cause.name().to_owned()),
             hint: doctor::hint(error),
         }
@@ -96,22 +95,24 @@ impl Complaint {
 
     /// When no root can be made where we are.
     pub fn of_folder(error: &Error) -> Self {
-        let here = env::current_dir().unwrap_or_default();
-        let here = here.display();
         let hint = match error.chain().find_map(errno) {
-            Some(Errno::EACCES | Errno::EPERM | Errno::EROFS) => format!(
-                "nothing can be made in {here}: `cd` to a folder of your own,                  such as your clone of this repository"
-            ),
-            Some(Errno::ENOSPC | Errno::EDQUOT) => {
-                format!("there is no room in {here}: `df -h .` shows it")
+            Some(
+                Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::ENOENT,
+            ) => {
+                "nothing can be made in this folder: `cd` to one of your own, \
+                 such as your clone of this course"
             }
-            Some(Errno::ENOTDIR) => format!(
-                "fs is something else here: `mv fs fs.old`, and another one \
-                 is built in {here}"
-            ),
+            Some(Errno::ENOSPC | Errno::EDQUOT) => {
+                "there is no room in this folder: `df -h .` shows how much \
+                 there was"
+            }
+            Some(Errno::ENOTDIR) => {
+                "fs is no folder here: `mv fs fs.old`, and one is built in \
+                 its place"
+            }
             _ => return Self::new(error),
         };
-        Self { hint: Some(hint), ..Self::new(error) }
+        Self { hint: Some(hint.to_owned()), ..Self::new(error) }
     }
 
     /// Where no error came with it.
@@ -124,28 +125,13 @@ impl Complaint {
     }
 }
 
-/// What was attempted, and the kernel's answer by name.
-fn told(error: &Error) -> String {
-    let parts = error.chain().map(|cause| match errno(cause) {
-        Some(errno) => format!("{} ({errno:?})", errno.desc()),
-        None => cause.to_string(),
-    });
-    parts.collect::<Vec<_>>().join(": ")
-}
-
-fn errno(cause: &(dyn std::error::Error + 'static)) -> Option<Errno> {
-    let number = cause.downcast_ref::<io::Error>();
-    let number = number.and_then(io::Error::raw_os_error);
-    let errno = cause.downcast_ref::<Errno>().copied();
-    errno.or(number.map(Errno::from_raw))
-}
-
 /// Tries it in a process of its own, in this folder.
 pub fn attempt(trial: Trial, folder: &Path) -> Outcome {
     let mut command = itself(trial);
     command.current_dir(folder).process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = match command.stderr(Stdio::null()).spawn() {
+    // Where there is no /dev/null a step runs all the same.
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = match command.stderr(Stdio::piped()).spawn() {
         Ok(child) => child,
         Err(error) => {
             let error = Error::new(error).context(Stage::StartChild);
@@ -275,18 +261,18 @@ fn outer(trial: Trial) -> Result<Said> {
 }
 
 impl Trial {
-    /// What step07 limits with, one more each time.
+    /// What step07 limits with, always and when it is asked to. All at once:
+    /// version 2 hands some of them down where it hands down no others.
     fn controllers(self) -> &'static [&'static str] {
         match self {
-            Self::Pids => &["pids"],
-            Self::Memory => &["pids", "memory"],
+            Self::Limits => &["pids", "memory"],
             Self::Cpu => &["pids", "memory", "cpu"],
             _ => &[],
         }
     }
 
     /// Whether it is about another root directory.
-    fn has_root(self) -> bool {
+    pub fn has_root(self) -> bool {
         matches!(
             self,
             Self::Chroot | Self::Proc | Self::PivotRoot | Self::Devices

@@ -1,0 +1,288 @@
+//! The machine while it runs, seen from outside.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{Signal, raise};
+use rustix::process::{WaitOptions, wait};
+use signal_hook::consts::{
+    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH,
+};
+use signal_hook::iterator::Signals;
+
+use super::guard::{Guard, end_group};
+use super::kernel;
+use super::line::{Kind, Order, PIECE, receive, send};
+use super::room::Room;
+use super::terminal::Terminal;
+use crate::terminal::{BAD, FAINT, note, styled};
+
+/// How long it may take to power off.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A machine. Dropping it ends it, and leaves nothing behind.
+pub struct Machine {
+    shared: Arc<Shared>,
+    signals: Option<Signals>,
+    kernel: Option<Child>,
+    data: UnixStream,
+    guard: Option<Guard>,
+    room: Room,
+}
+
+/// What its threads have in common.
+struct Shared {
+    guard: i32,
+    terminal: Option<Terminal>,
+    control: UnixStream,
+    /// Whether init has said so.
+    is_up: AtomicBool,
+    /// The signal that ended it.
+    signal: AtomicI32,
+}
+
+impl Machine {
+    /// Boots it.
+    pub fn start(
+        kernel: &Path,
+        room: Room,
+        memory: u64,
+        owner: Option<(u32, u32)>,
+        terminal: Option<Terminal>,
+    ) -> Result<Self> {
+        // The kernel's helpers become our children when it is gone.
+        set_child_subreaper(true)?;
+        let signals = Signals::new(signals())?;
+        let shown = terminal.as_ref().map(Terminal::share).transpose()?;
+        let guard = Guard::start(&room, shown)?;
+        let (data, theirs) = UnixStream::pair()?;
+        let (control, orders) = UnixStream::pair()?;
+        let lines = [theirs, orders];
+        let group = guard.group;
+        let kernel = kernel::start(kernel, &room, memory, owner, group, lines)?;
+        let shared = Shared {
+            guard: group,
+            terminal,
+            control,
+            is_up: AtomicBool::new(false),
+            signal: AtomicI32::new(0),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            signals: Some(signals),
+            kernel: Some(kernel),
+            data,
+            guard: Some(guard),
+            room,
+        })
+    }
+
+    /// Carries input and output until it is off. Gives the command's status.
+    pub fn run(mut self, greeting: Option<&str>) -> Result<u8> {
+        if let Some(signals) = self.signals.take() {
+            let shared = self.shared.clone();
+            thread::spawn(move || shared.obey(signals));
+        }
+        if let Some(mut kernel) = self.kernel.take() {
+            let group = self.shared.guard;
+            thread::spawn(move || {
+                let _ = kernel.wait();
+                end_group(group);
+            });
+        }
+        let mut status = None;
+        let [mut stdout, mut stderr] = [
+            file(io::stdout()).context("stdout")?,
+            file(io::stderr()).context("stderr")?,
+        ];
+        while let Some((kind, data)) = receive(&mut self.data) {
+            match kind {
+                Kind::Input => {}
+                Kind::Output => {
+                    if stdout.write_all(&data).is_err() {
+                        self.shared.order(Order::CloseOutput);
+                    }
+                }
+                Kind::Errors => {
+                    if stderr.write_all(&data).is_err() {
+                        self.shared.order(Order::CloseErrors);
+                    }
+                }
+                Kind::Up => self.is_up(greeting)?,
+                Kind::Ended => {
+                    status = data.first().copied();
+                    self.shared.end_later();
+                }
+                Kind::Failed => {
+                    let why = String::from_utf8_lossy(&data).into_owned();
+                    status = Some(1);
+                    self.shared.restore();
+                    note(format_args!("{}: {why}", styled(BAD, "error")));
+                    self.shared.end_later();
+                }
+            }
+        }
+        self.shared.restore();
+        let signal = self.shared.signal.load(Ordering::Relaxed);
+        Ok(match (signal, status) {
+            (1.., _) => 128 + signal as u8,
+            (_, Some(status)) => status,
+            _ => {
+                self.explain();
+                1
+            }
+        })
+    }
+
+    fn is_up(&self, greeting: Option<&str>) -> Result<()> {
+        let shared = &self.shared;
+        shared.is_up.store(true, Ordering::Relaxed);
+        if let (Some(text), Some(_)) = (greeting, &shared.terminal) {
+            note(styled(FAINT, text));
+        }
+        if let Some(terminal) = &shared.terminal {
+            terminal.make_raw();
+            // It may have changed since the job was written.
+            shared.order(terminal.resize());
+        }
+        let mut line = self.data.try_clone()?;
+        let mut stdin = file(io::stdin()).context("stdin")?;
+        thread::spawn(move || {
+            let mut piece = [0; PIECE];
+            loop {
+                let length = match stdin.read(&mut piece) {
+                    Err(error)
+                        if error.kind() == io::ErrorKind::Interrupted =>
+                    {
+                        continue;
+                    }
+                    other => other.unwrap_or(0),
+                };
+                let sent = send(&mut line, Kind::Input, &piece[..length]);
+                if length == 0 || sent.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Says why it went before its time.
+    fn explain(&self) {
+        let what = if self.shared.is_up.load(Ordering::Relaxed) {
+            "the machine has ended before the command"
+        } else {
+            "the machine did not boot"
+        };
+        note(format_args!("{}: {what}; its last words:", styled(BAD, "error")));
+        let log = fs::read(self.room.log()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines = log.lines().map(str::trim_end);
+        let lines = lines.filter(|line| {
+            !line.is_empty() && !line.starts_with("epollctl add err")
+        });
+        let mut lines: Vec<_> = lines.collect();
+        // After this one the kernel shows its stack.
+        let panic = lines.iter().position(|l| l.starts_with("Kernel panic"));
+        lines.truncate(panic.map_or(lines.len(), |line| line + 1));
+        for line in &lines[lines.len().saturating_sub(12)..] {
+            note(styled(FAINT, format_args!("  {line}")));
+        }
+        if log.contains("ptrace") && !self.shared.is_up.load(Ordering::Relaxed)
+        {
+            note(
+                "hint: it needs ptrace(2), which /proc/sys/kernel/yama/\
+                 ptrace_scope, or a container around us, may forbid: 0 or 1 \
+                 there, or `docker run --cap-add SYS_PTRACE`",
+            );
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.shared.restore();
+        end_group(self.shared.guard);
+        // The guard ends with this, and clears away what we could not.
+        drop(self.guard.take());
+        while wait(WaitOptions::empty()).is_ok() {}
+    }
+}
+
+impl Shared {
+    fn order(&self, order: Order) {
+        let _ = order.send(&mut &self.control);
+    }
+
+    fn restore(&self) {
+        if let Some(terminal) = &self.terminal {
+            terminal.restore();
+        }
+    }
+
+    /// Ends it by force if it is still there then.
+    fn end_later(&self) {
+        let group = self.guard;
+        thread::spawn(move || {
+            thread::sleep(PATIENCE);
+            end_group(group);
+        });
+    }
+
+    /// Handles our own signals.
+    fn obey(&self, mut signals: Signals) {
+        for signal in signals.forever() {
+            match (signal, &self.terminal) {
+                (SIGCHLD, _) | (SIGWINCH | SIGCONT | SIGTSTP, None) => {}
+                (SIGWINCH, Some(terminal)) => self.order(terminal.resize()),
+                (SIGTSTP, Some(terminal)) => {
+                    terminal.restore();
+                    let _ = raise(Signal::SIGSTOP);
+                }
+                (SIGCONT, Some(terminal)) => {
+                    if self.is_up.load(Ordering::Relaxed) {
+                        terminal.make_raw();
+                        self.order(terminal.resize());
+                    }
+                }
+                _ => {
+                    self.signal.store(signal, Ordering::Relaxed);
+                    if self.is_up.load(Ordering::Relaxed) {
+                        self.order(Order::End);
+                        self.end_later();
+                    } else {
+                        end_group(self.guard);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Those that end the machine, unless our caller ignores them, as SIGHUP
+/// under nohup(1); and those about the terminal.
+fn signals() -> Vec<i32> {
+    let ignored = doctor::status::field("SigIgn");
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(&mask, 16).ok());
+    let ignored = ignored.unwrap_or_default();
+    let mut signals = vec![SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP];
+    signals.retain(|signal| ignored & (1 << (signal - 1)) == 0);
+    signals.extend([SIGCHLD, SIGCONT, SIGWINCH]);
+    signals
+}
+
+/// A stream without a buffer.
+fn file(stream: impl AsFd) -> io::Result<File> {
+    let copy: OwnedFd = stream.as_fd().try_clone_to_owned()?;
+    Ok(copy.into())
+}
