@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process;
 
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{AccessFlags, access, getppid, getuid};
+use nix::unistd::{AccessFlags, Pid, access, getpid, getppid, getuid};
 
 use crate::caller::Caller;
 use crate::process::Process;
@@ -153,7 +152,7 @@ impl Groups {
     fn make_in(&mut self, hierarchy: &Hierarchy) -> Result<()> {
         let parent = parent_for(hierarchy);
         remove_stale(&parent);
-        let top = parent.join(format!("suite-{}", process::id()));
+        let top = parent.join(name_of(getpid())?);
         self.create(hierarchy, &top)?;
         for caller in Caller::ALL {
             let group = top.join(caller.to_string());
@@ -275,7 +274,8 @@ impl Pen {
         for hierarchy in mounted().unwrap_or_default() {
             let parent = parent_for(&hierarchy);
             remove_stale(&parent);
-            let top = parent.join(format!("suite-{}", process::id()));
+            let Ok(name) = name_of(getpid()) else { continue };
+            let top = parent.join(name);
             if make_dir(&top).is_ok() {
                 // A cpuset is empty at first, and then nobody can join it.
                 for name in ["cpuset.cpus", "cpuset.mems"] {
@@ -295,7 +295,7 @@ impl Pen {
     /// Makes this process, and what it starts, see the pen that its parent
     /// made as the whole tree. It must have a mount table of its own.
     pub fn enter() -> Result<()> {
-        let name = format!("suite-{}", getppid());
+        let name = name_of(getppid())?;
         let mut pens: Vec<_> = mounted()?
             .into_iter()
             .map(|hierarchy| (parent_for(&hierarchy).join(&name), hierarchy))
@@ -406,15 +406,23 @@ fn hand_down(dir: &Path, controllers: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// The name of what a process makes: the same number is somebody else in
+/// another PID namespace.
+fn name_of(pid: Pid) -> Result<String> {
+    let namespace = fs::metadata("/proc/self/ns/pid")?.ino();
+    Ok(format!("suite-{namespace}-{pid}"))
+}
+
 /// Removes what a suite left that was itself killed.
 fn remove_stale(parent: &Path) {
     for dir in directories_in(parent) {
         let pid = dir
             .file_name()
-            .and_then(|name| name.to_str()?.strip_prefix("suite-"))
-            .and_then(|pid| pid.parse::<u32>().ok());
+            .and_then(|name| name.to_str()?.rsplit('-').next()?.parse().ok())
+            .map(Pid::from_raw);
         if let Some(pid) = pid {
-            if !Path::new(&format!("/proc/{pid}")).exists() {
+            let is_ours = name_of(pid).is_ok_and(|name| dir.ends_with(name));
+            if is_ours && !Path::new(&format!("/proc/{pid}")).exists() {
                 remove_tree(&dir);
             }
         }

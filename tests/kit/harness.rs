@@ -344,7 +344,8 @@ fn guarded_but(
     leaves: &[&str],
     test: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    let (result, mut changes) = host::guard(groups, &[sandbox], test);
+    let (result, mut changes) =
+        host::guard(groups, &[sandbox], process::SOON, test);
     if result.is_ok() {
         for what in leaves {
             ensure!(

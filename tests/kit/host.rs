@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::time::Duration;
 use std::{env, fs};
 
 use anyhow::{Result, anyhow};
@@ -15,7 +16,7 @@ use nix::unistd::{gethostname, sethostname};
 use crate::caller::Caller;
 use crate::cgroup::Groups;
 use crate::probe;
-use crate::process::{self, Process, SOON, settles};
+use crate::process::{self, Process, SOON};
 use crate::program::{Findings, Running, Start, Subject};
 use crate::sandbox::Sandbox;
 use crate::start::Given;
@@ -34,15 +35,17 @@ pub fn enter() -> Result<()> {
 
 /// Runs `test`, and compares the host before and after, also when the test
 /// failed; then puts right what can be put right, so that it fails no other.
+/// Things get `patience` to settle: processes need a moment to die.
 pub fn guard<T>(
     groups: &Groups,
     sandboxes: &[&Sandbox],
+    patience: Duration,
     test: impl FnOnce() -> Result<T>,
 ) -> (Result<T>, Vec<String>) {
     let before = Host::now(groups, sandboxes);
     let result = panic::catch_unwind(AssertUnwindSafe(test))
         .unwrap_or_else(|panic| Err(anyhow!("{}", message(&*panic))));
-    let changes = before.changes(groups, sandboxes);
+    let changes = before.changes(groups, sandboxes, patience);
     process::sweep();
     before.restore(groups);
     (result, changes)
@@ -107,16 +110,16 @@ impl Host {
     }
 
     /// What differs now, one line each; nothing when the host is as it was.
-    /// Gives things the time to settle: processes need a moment to die.
-    pub fn changes(
+    fn changes(
         &self,
         groups: &Groups,
         sandboxes: &[&Sandbox],
+        patience: Duration,
     ) -> Vec<String> {
         let mut now = Self::now(groups, sandboxes);
-        settles(|| {
+        let _ = process::wait_for("settling", patience, || {
             now = Self::now(groups, sandboxes);
-            now == *self
+            Ok((now == *self).then_some(()))
         });
         let mut lines = Vec::new();
         compare(&mut lines, "mount", &self.mounts, &now.mounts, Clone::clone);

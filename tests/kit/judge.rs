@@ -36,6 +36,9 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// A program that needs longer to run a command at all hangs.
 const FIRST: Duration = Duration::from_secs(3);
 
+/// What takes longer to die was left behind.
+const SETTLING: Duration = Duration::from_millis(300);
+
 /// No line is longer: a program may flood its output.
 const WIDEST: usize = 400;
 
@@ -178,33 +181,39 @@ fn judge(step: usize, program: &Path) -> Result<()> {
     let sandbox = Sandbox::foreign(program)?;
     let caller = Caller::own();
     let subject = Subject { caller, sandbox: &sandbox, groups: &groups, step };
+    let here = sandbox.dir().to_string_lossy();
+    let tell = |key: &str, text: String| tell(key, &text.replace(&*here, "."));
     let guard = Guard::new();
-    if let Err(error) = guard.run(&subject, &runs_a_command) {
-        tell("nothing", &format!("{error:#}"));
+    if let Err(error) = guard.run(&subject, runs_a_command) {
+        tell("nothing", format!("{error:#}"));
         return Ok(());
     }
     for (row, property) in PROPERTIES.iter().enumerate() {
         if property.of(step) != Verdict::Holds {
             continue;
         }
-        match guard.run(&subject, &property.probe) {
+        match guard.run(&subject, property.probe) {
             Ok(Finding { verdict, seen }) => {
-                tell(&verdict.to_string(), &format!("{row} {seen}"));
+                tell(&verdict.to_string(), format!("{row} {seen}"));
             }
-            Err(error) => tell("unseen", &format!("{row} {error:#}")),
+            Err(error) => tell("unseen", format!("{row} {error:#}")),
         }
     }
     for change in guard.left() {
-        tell("left", &change);
+        tell("left", change);
     }
     Ok(())
 }
 
 /// The least of all: without this nothing can be seen.
-fn runs_a_command(subject: &Subject) -> Result<()> {
+fn runs_a_command(subject: &Subject) -> Result<Finding> {
     let output = subject.probe("args", ["it runs"]).limit(FIRST).run()?;
-    ensure!(!output.findings().all("arg").is_empty(), "{output}");
-    Ok(())
+    if output.findings().all("arg").is_empty() {
+        let said = output.err() + &output.out();
+        let said: Vec<_> = said.lines().take(3).collect();
+        bail!("{}, with the words: {}", output.ended(), said.join("; "));
+    }
+    Ok(Finding { verdict: Verdict::Holds, seen: String::new() })
 }
 
 /// Watches over the clock, and over the host.
@@ -235,27 +244,54 @@ impl Guard {
         *self.end.lock().unwrap_or_else(PoisonError::into_inner) = end;
     }
 
-    fn run<T>(
+    fn run(
         &self,
         subject: &Subject,
-        probe: &dyn Fn(&Subject) -> Result<T>,
-    ) -> Result<T> {
+        probe: fn(&Subject) -> Result<Finding>,
+    ) -> Result<Finding> {
         let start = Instant::now();
         self.set_end(Some(start + LONGEST));
-        let (result, changes) = host::guard(subject.groups, &[], || {
-            let result = probe(subject);
-            self.set_end(None);
-            let is_late = start.elapsed() > LONGEST;
-            ensure!(!is_late, "still running after {LONGEST:?}");
-            result
-        });
+        let (result, changes) = host::guard(
+            subject.groups,
+            &[],
+            SETTLING,
+            || {
+                let result = probe(subject);
+                self.set_end(None);
+                if !matches!(&result, Ok(found) if found.verdict == Verdict::Holds)
+                {
+                    // The finding says it.
+                    sweep();
+                }
+                let is_late = start.elapsed() > LONGEST;
+                ensure!(!is_late, "still running after {LONGEST:?}");
+                result
+            },
+        );
         self.set_end(None);
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.extend(changes);
+        left.extend(changes.iter().map(|change| brief(change)));
         result
     }
 
     fn left(self) -> BTreeSet<String> {
         self.left.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A change of the host in a few words, the same for the same thing.
+fn brief(change: &str) -> String {
+    match change.split_once(": ") {
+        Some(("mount left behind", line)) => {
+            let at = line.split(' ').nth(4).unwrap_or(line);
+            format!("a mount on {at}")
+        }
+        Some(("process left behind", line)) => {
+            let args = line.split_once(' ').map_or(line, |(_, args)| args);
+            let args: String = args.chars().take(60).collect();
+            format!("a process: {args}")
+        }
+        Some(("cgroup left behind", line)) => format!("a cgroup: {line}"),
+        _ => change.to_owned(),
     }
 }

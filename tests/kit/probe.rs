@@ -258,7 +258,8 @@ fn devices() {
             }
         }
     }
-    say("disks", &format!("{disks:?}"));
+    let disks: Vec<_> = disks.iter().map(|it| it.to_string_lossy()).collect();
+    say("disks", &disks.join(", "));
     if let Ok(meta) = fs::metadata("/dev") {
         say("identity", &format!("{}:{}", meta.dev(), meta.ino()));
     }
@@ -273,7 +274,11 @@ fn devices() {
     let mut broken = Vec::new();
     let mut check = |name: &str, works: io::Result<bool>| match works {
         Ok(true) => {}
-        other => broken.push(format!("{name}: {other:?}")),
+        Ok(false) => broken.push(format!("{name}: another device")),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(errno) => broken.push(format!("{name}: {errno:?}")),
+            None => broken.push(format!("{name}: {error}")),
+        },
     };
     check(
         "null",
@@ -304,7 +309,7 @@ fn devices() {
             Ok(_) => Ok(true),
         },
     );
-    say("broken", &format!("{broken:?}"));
+    say("broken", &broken.join(", "));
 }
 
 /// Starts that many processes that do nothing; counts those that the kernel
@@ -352,6 +357,7 @@ fn memory(wanted: usize) {
         taken.push(black_box(piece));
         say("touched", &n.to_string());
     }
+    say("unlimited", "");
 }
 
 /// Whether this caller can have a user namespace and be root in it.

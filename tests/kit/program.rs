@@ -421,6 +421,10 @@ impl Stream {
         self.bytes.lock().expect("no reader panics").clone()
     }
 
+    fn len(&self) -> usize {
+        self.bytes.lock().expect("no reader panics").len()
+    }
+
     /// Whether `text` is in it. `from` is where the next look has to begin.
     fn contains(&self, text: &str, from: &mut usize) -> bool {
         let bytes = self.bytes.lock().expect("no reader panics");
@@ -487,6 +491,7 @@ impl Running {
             if stream.is_some_and(|it| it.contains(text, &mut from)) {
                 return Ok(Some(()));
             }
+            self.expect_no_flood()?;
             // Reader threads may be behind; look once more after the end.
             if last_look {
                 bail!("the program ended early");
@@ -529,31 +534,37 @@ impl Running {
             if let Some(status) = self.child.try_wait()? {
                 break status;
             }
+            self.expect_no_flood()?;
             if Instant::now() > end {
-                let left: Vec<_> = process::left_behind()
+                let left: Vec<String> = process::left_behind()
                     .iter()
-                    .map(|process| process.describe())
+                    .map(|it| it.describe().chars().take(60).collect())
                     .collect();
-                let said: usize =
-                    self.streams.iter().map(|s| s.bytes().len()).sum();
                 bail!(
-                    "still running after {:?}, with {said} bytes of output: \
-                     {} processes, {:?}",
+                    "still running after {:?}: {}",
                     self.limit,
-                    left.len(),
-                    &left[..left.len().min(3)]
+                    left[..left.len().min(3)].join(", ")
                 );
             }
             thread::sleep(Duration::from_micros(300));
         };
         let end = Instant::now() + Duration::from_millis(300);
-        let mut streams =
-            self.streams.iter_mut().map(|stream| stream.finish(end));
+        let mut all: Vec<_> =
+            self.streams.iter_mut().map(|stream| stream.finish(end)).collect();
+        self.expect_no_flood()?;
+        let mut streams = all.drain(..);
         Ok(Output {
             status,
             stdout: streams.next().unwrap_or_default(),
             stderr: streams.next().unwrap_or_default(),
         })
+    }
+
+    /// Fails when not all that was written can be kept.
+    fn expect_no_flood(&self) -> Result<()> {
+        let is_flooded = self.streams.iter().any(|it| it.len() >= BOUND);
+        ensure!(!is_flooded, "more than {} MB of output", BOUND / 1_000_000);
+        Ok(())
     }
 }
 

@@ -280,7 +280,16 @@ fn signals_at_start(subject: &Subject) -> Result<Finding> {
     let (blocked_ones, ignored) = (names(blocked), names(ignored));
     judge(
         blocked == 0 && !ignored.contains(&Signal::SIGPIPE.as_str()),
-        format!("blocked {blocked_ones:?}, ignored {ignored:?}"),
+        match (&blocked_ones[..], &ignored[..]) {
+            ([], []) => "none blocked, none ignored".to_owned(),
+            ([], _) => format!("ignored: {}", ignored.join(", ")),
+            (_, []) => format!("blocked: {}", blocked_ones.join(", ")),
+            _ => format!(
+                "blocked: {}; ignored: {}",
+                blocked_ones.join(", "),
+                ignored.join(", ")
+            ),
+        },
     )
 }
 
@@ -316,31 +325,44 @@ fn sleeping(subject: &Subject) -> Result<(Running, Process)> {
     Ok((launcher, command))
 }
 
-/// Processes that are there after a second in which they could have ended.
-fn survivors() -> Vec<String> {
+/// Processes that are there after a second in which they could have ended, as
+/// a sentence; an empty one when there is none.
+fn survivors(subject: &Subject) -> String {
     let _ = process::wait_for("end", Duration::from_secs(1), || {
         Ok(process::left_behind().is_empty().then_some(()))
     });
-    process::left_behind().iter().map(|left| left.describe()).collect()
+    let left = process::left_behind();
+    let some: Vec<String> = left
+        .iter()
+        .take(3)
+        .map(|process| {
+            let here = subject.sandbox.dir().to_string_lossy();
+            process.describe().replace(&*here, ".").chars().take(50).collect()
+        })
+        .collect();
+    match left.len() {
+        0 => String::new(),
+        n => format!("{n} still running: {}", some.join(", ")),
+    }
 }
 
 fn killed_launcher(subject: &Subject) -> Result<Finding> {
     let (launcher, _) = sleeping(subject)?;
     launcher.signal(Signal::SIGKILL)?;
     launcher.wait()?;
-    let left = survivors();
+    let left = survivors(subject);
     // A control group can only be removed by somebody who is still there:
     // the next run.
     let _ = subject.start(["true"]).run();
-    judge(left.is_empty(), format!("left behind: {left:?}"))
+    judge(left.is_empty(), left)
 }
 
 fn background(subject: &Subject) -> Result<Finding> {
     let output = subject.probe("leave-behind", ["30"]).run();
-    let left = survivors();
+    let left = survivors(subject);
     let output = output?;
     output.findings().get("left")?;
-    judge(left.is_empty(), format!("{}, left behind: {left:?}", output.ended()))
+    judge(left.is_empty(), left)
 }
 
 fn terminated(subject: &Subject) -> Result<Finding> {
@@ -376,7 +398,8 @@ fn secret(
     let secret = subject.sandbox.secret_text();
     let mut read = findings.all("read").iter();
     if let Some(read) = read.find(|text| text.contains(&secret)) {
-        return judge(false, read);
+        let way = read.replace(&secret, "");
+        return judge(false, format!("a file of the host was read{way}"));
     }
     let tried = findings.last("unread").or(findings.last("error"));
     match tried {
@@ -439,11 +462,18 @@ fn proc(subject: &Subject) -> Result<Finding> {
     }
     inside.sort_unstable();
     held.release()?;
-    let mut seen = shown.clone();
-    seen.truncate(60);
+    let is_own = own != host;
+    let number = shown.split(',').count();
     judge(
-        own != host && shown == format!("{inside:?}"),
-        format!("/proc shows {seen}, the container has {inside:?}"),
+        is_own && shown == format!("{inside:?}"),
+        match shown.as_str() {
+            "[]" => "there is none".to_owned(),
+            _ if !is_own => format!("/proc shows the host's {number}"),
+            _ if number > 20 => {
+                format!("/proc shows {number}, the container has {inside:?}")
+            }
+            _ => format!("/proc shows {shown}, the container has {inside:?}"),
+        },
     )
 }
 
@@ -464,7 +494,7 @@ fn mounts(subject: &Subject) -> Result<Finding> {
     judge(
         is_own && before == during,
         match is_own {
-            true => format!("shown on the host: {appeared:?}"),
+            true => format!("shown on the host: {}", appeared.join(", ")),
             false => "the mount table is the host's".to_owned(),
         },
     )
@@ -479,10 +509,13 @@ fn devices(subject: &Subject) -> Result<Finding> {
     let broken = findings.get("broken")?;
     let is_host = findings.last("identity") == Some(&host);
     judge(
-        !is_host && disks == "[]" && broken == "[]",
-        match is_host {
-            true => format!("it is the host's /dev, with the disks {disks}"),
-            false => format!("disks {disks}, broken {broken}"),
+        !is_host && disks.is_empty() && broken.is_empty(),
+        match (is_host, disks, broken) {
+            (true, ..) => format!("it is the host's /dev, with disks: {disks}"),
+            (_, "", "") => "what is needed is there and works".to_owned(),
+            (_, "", _) => format!("broken or missing: {broken}"),
+            (_, _, "") => format!("disks: {disks}"),
+            _ => format!("disks: {disks}; broken or missing: {broken}"),
         },
     )
 }
@@ -494,7 +527,10 @@ fn processes_limited(subject: &Subject) -> Result<Finding> {
     let because = findings.last("because").unwrap_or_default();
     judge(
         (1..=10).contains(&started) && because.contains("os error 11"),
-        format!("{started} of 20 started; {because}"),
+        match because {
+            "" => format!("{started} of 20 started"),
+            _ => format!("{started} of 20 started, then: {because}"),
+        },
     )
 }
 
@@ -503,7 +539,7 @@ fn memory_limited(subject: &Subject) -> Result<Finding> {
     let findings = output.findings();
     let touched: u32 = findings.get("touched")?.parse()?;
     judge(
-        (1..55).contains(&touched),
+        (1..55).contains(&touched) && findings.last("unlimited").is_none(),
         format!("{touched} of 100 MiB touched, then {}", output.ended()),
     )
 }

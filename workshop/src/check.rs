@@ -42,6 +42,9 @@ pub struct Options {
     watch: bool,
 }
 
+/// No more is said of what was left behind.
+const LEFT_SHOWN: usize = 5;
+
 /// As a shell has it: 128 and SIGINT's number.
 const INTERRUPTED: u8 = 130;
 
@@ -103,7 +106,11 @@ fn check(target: &Target, step: Option<Step>, watch: &Watch) -> Result<bool> {
     if !left.is_empty() {
         say("");
         say("left on the host, and cleaned up after:");
-        left.iter().for_each(|what| say(format_args!("  {what}")));
+        let shown = left.iter().take(LEFT_SHOWN);
+        shown.for_each(|what| say(format_args!("  {what}")));
+        if let Some(more @ 1..) = left.len().checked_sub(LEFT_SHOWN) {
+            say(format_args!("  and {more} more"));
+        }
     }
     summarise(&tally, step, target)?;
     Ok(tally.failed == 0)
@@ -151,7 +158,9 @@ fn show_all(judge: &mut Judge, step: Step) -> Result<(Tally, Vec<String>)> {
         }
     }
     let groups = judge.groups_left();
-    left.extend(groups.iter().map(|dir| format!("cgroup {}", dir.display())));
+    left.extend(
+        groups.iter().map(|dir| format!("a cgroup: {}", dir.display())),
+    );
     Ok((tally, left))
 }
 

@@ -65,7 +65,10 @@ impl Target {
             Self::Mine(mine) => build(mine)?,
             Self::Program { path, .. } => path.clone(),
         };
-        let name = path.display();
+        let name = match self {
+            Self::Mine(_) => path.display(),
+            Self::Program { typed, .. } => typed.display(),
+        };
         let meta = path.metadata();
         let meta = meta.with_context(|| format!("cannot check {name}"))?;
         if !meta.is_file() {
