@@ -21,6 +21,7 @@ use signal_hook::consts::{
 use signal_hook::iterator::Signals;
 
 use super::guard::{Guard, Processes};
+use super::job::Job;
 use super::kernel;
 use super::line::{Kind, Order, PIECE, receive, send};
 use super::room::Room;
@@ -67,6 +68,7 @@ impl Machine {
     pub fn start(
         kernel: &Path,
         room: Room,
+        job: &Job,
         memory: u64,
         owner: Option<(u32, u32)>,
         terminal: Option<Terminal>,
@@ -76,6 +78,9 @@ impl Machine {
         let signals = Signals::new(signals())?;
         let shown = terminal.as_ref().map(Terminal::share).transpose()?;
         let guard = Guard::start(&room, shown)?;
+        room.make()?;
+        job.save(room.path())?;
+        room.furnish(owner).context("cannot furnish the machine's room")?;
         let (data, theirs) = UnixStream::pair()?;
         let (control, orders) = UnixStream::pair()?;
         let lines = [theirs, orders];
