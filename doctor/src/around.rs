@@ -1,6 +1,7 @@
 //! The container around us, if there is one.
 
 use std::env;
+use std::fs;
 use std::path::Path;
 
 use crate::mounts::{self, Mount};
@@ -27,6 +28,14 @@ pub fn seen() -> Option<Around> {
     } else {
         None
     }
+}
+
+/// Whether this is another PID namespace than the machine's first one, whose
+/// number is the same in every kernel; `None` when `/proc` does not tell.
+pub fn in_a_pid_namespace() -> Option<bool> {
+    const FIRST: &str = "pid:[4026531836]";
+    let own = fs::read_link("/proc/self/ns/pid").ok()?;
+    Some(own != Path::new(FIRST))
 }
 
 /// What to do about something that a container forbids: start it with the

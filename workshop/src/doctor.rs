@@ -197,6 +197,7 @@ fn range(steps: &[Step]) -> String {
     match steps {
         [] => String::new(),
         [one] => number(one),
+        [one, other] => format!("{}, {}", number(one), number(other)),
         [first, .., last] => format!("{} to {}", number(first), number(last)),
     }
 }

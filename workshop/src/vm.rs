@@ -133,10 +133,9 @@ fn launch(options: &Options) -> Result<ExitCode> {
         [uid, gid, ..] if Uid::effective().as_raw() != uid => Some((uid, gid)),
         _ => None,
     };
-    let room = Room::make(options.memory, owner)?;
-    job.save(room.path())?;
+    let room = Room::find(options.memory)?;
     let machine =
-        Machine::start(&kernel, room, options.memory, owner, terminal)?;
+        Machine::start(&kernel, room, &job, options.memory, owner, terminal)?;
     let greeting = "a kernel of your own: exit or Ctrl-D powers it off";
     let is_shell = options.command.is_empty();
     let status = machine.run(is_shell.then_some(greeting))?;

@@ -103,7 +103,9 @@ fn root(script: &str) -> Option<Seen> {
     if am_root() {
         return Some(look(script, None));
     }
-    let _ = writeln!(io::stderr(), "skipped: needs root: {script}");
+    let test = thread::current();
+    let test = test.name().unwrap_or_default();
+    let _ = writeln!(io::stderr(), "skipped: {test}: needs root");
     None
 }
 
@@ -301,9 +303,18 @@ fn proc_elsewhere() {
     let Some(seen) = root("umount -l /proc; $LOOK") else { return };
     assert_eq!((seen.needs(1), &*seen.work()), ("start", ""));
     let mask = "mount --bind /dev/null /proc/cmdline";
-    assert_eq!(root(&format!("{mask}; $LOOK")).unwrap().work(), "123456");
     let seen = root(&format!("{mask}; {USER} $LOOK")).unwrap();
     assert_eq!((seen.needs(5), &*seen.work()), ("proc", "1234"));
+    // A switch is a fact. What follows from it is tried.
+    let switch = "apparmor_restrict_unprivileged_userns";
+    let seen = root(&format!(
+        "mkdir kernel; echo 1 > kernel/{switch}
+        mount --bind kernel /proc/sys/kernel; $LOOK"
+    ))
+    .unwrap();
+    let switches = &seen.said["checks"]["switches"]["why"];
+    assert_eq!(*switches, *format!("kernel.{switch} is 1"));
+    assert_eq!(seen.work(), "123456");
     let read_only = "mount -o remount,bind,ro /proc";
     let seen = root(&format!("{read_only}; {USER} $LOOK")).unwrap();
     assert_eq!((seen.needs(2), &*seen.work()), ("maps", "1"));
@@ -383,6 +394,7 @@ fn in_our_own_container() {
     );
     let seen = root(&container).unwrap();
     assert_eq!((seen.needs(7), &*seen.work()), ("limits", "123456"));
+    assert_eq!(seen.said["host"]["initial_pid_namespace"], false);
 }
 
 /// A group that a doctor has made and its process did not remove.

@@ -225,7 +225,7 @@ struct Folder {
     path: PathBuf,
     /// Why none can be made.
     complaint: Option<Complaint>,
-    temporary: Option<(TempDir, Flock<File>)>,
+    temporary: Option<(TempDir, Option<Flock<File>>)>,
 }
 
 impl Folder {
@@ -254,18 +254,17 @@ impl Folder {
     }
 
     /// With the name and the lock of a root that is being built: should we be
-    /// killed, the next one who builds a root here sweeps it away.
-    fn temporary() -> Result<(TempDir, Flock<File>)> {
-        let context = "cannot make a directory here";
+    /// killed, the next one who builds a root here sweeps it away. There are
+    /// file systems without locks.
+    fn temporary() -> Result<(TempDir, Option<Flock<File>>)> {
         let folder = tempfile::Builder::new()
             .prefix(".fs.unfinished.")
             .rand_bytes(6)
             .tempdir_in(".")
-            .context(context)?;
-        let file = File::open(folder.path()).context(context)?;
-        let lock = Flock::lock(file, FlockArg::LockShared)
-            .map_err(|(_, errno)| errno)
-            .context(context)?;
+            .context("cannot make a directory here")?;
+        let file = File::open(folder.path()).ok();
+        let shared = FlockArg::LockShared;
+        let lock = file.and_then(|file| Flock::lock(file, shared).ok());
         Ok((folder, lock))
     }
 }

@@ -25,6 +25,9 @@ const SWITCHES: [(&str, u64); 7] = [
 /// Said in place of all that cannot be seen without it.
 const UNTOLD: &str = "unknown without /proc";
 
+/// What VS Code and Codespaces make.
+const DEVCONTAINER: &str = "devcontainer";
+
 /// What can be said of it.
 pub struct Host {
     pub release: Option<String>,
@@ -40,6 +43,8 @@ pub struct Host {
     outermost: bool,
     pub container: Option<String>,
     pub chroot: Option<String>,
+    /// Whether this is another PID namespace than the machine's.
+    pid_namespace: Option<bool>,
     /// How `/` passes mounts on.
     pub root: &'static str,
     pub switches: Vec<(&'static str, Option<u64>)>,
@@ -70,6 +75,7 @@ impl Host {
                     format!("for process {pid} / is {}", point.display())
                 }
             }),
+            pid_namespace: around::in_a_pid_namespace(),
             root: match root.map(|root| root.shared) {
                 Some(true) => "shared",
                 Some(false) => "private",
@@ -124,8 +130,17 @@ impl Host {
     /// What is around us, in words.
     pub fn around(&self) -> String {
         match (&self.container, &self.chroot) {
+            _ if !self.told => UNTOLD.to_owned(),
+            (Some(name), _) if name == DEVCONTAINER => {
+                "a devcontainer: options for `docker run` go into `runArgs` \
+                 in devcontainer.json"
+                    .to_owned()
+            }
             (Some(name), _) => format!("a container ({name})"),
             (None, Some(sign)) => format!("a chroot ({sign})"),
+            (None, None) if self.pid_namespace == Some(true) => {
+                "somebody's PID namespace, as in a container".to_owned()
+            }
             (None, None) => "no container and no chroot seen".to_owned(),
         }
     }
@@ -168,6 +183,7 @@ impl Host {
             "uid": self.uid,
             "cap_sys_admin": self.capable,
             "initial_user_namespace": self.outermost,
+            "initial_pid_namespace": self.pid_namespace.map(|other| !other),
             "container": self.container,
             "chroot": self.chroot,
             "root": self.root,
@@ -193,7 +209,7 @@ fn container() -> Option<String> {
         .into_iter()
         .any(|name| env::var_os(name).is_some());
     if devcontainer {
-        return Some("devcontainer".to_owned());
+        return Some(DEVCONTAINER.to_owned());
     }
     // Where systemd writes down what it was started in, see systemd(1).
     let systemd = || fs::read_to_string("/run/systemd/container").ok();

@@ -1,7 +1,8 @@
 //! What has to be as it was when the machine is gone, and the process that
 //! sees to it when the launcher was killed.
 
-use std::ffi::OsString;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,16 +14,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Pid, getpgid, getpgrp};
+use nix::unistd::{Pid, getpgid, getpgrp, getsid};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
-use suite::process;
+use suite::process::{self, Process};
 
+use super::kernel;
 use super::room::Room;
 
 /// A process that leads the process group which the machine's processes are
 /// in, and which waits for the launcher's end.
 pub struct Guard {
-    pub group: i32,
+    pub processes: Processes,
     _line: UnixStream,
     _process: Child,
 }
@@ -44,7 +46,8 @@ impl Guard {
         drop(command);
         line.read_exact(&mut [0]).context("the guard does not answer")?;
         let group = i32::try_from(process.id())?;
-        Ok(Self { group, _line: line, _process: process })
+        let processes = Processes::new(group, room.path().as_os_str());
+        Ok(Self { processes, _line: line, _process: process })
     }
 }
 
@@ -53,13 +56,14 @@ pub fn main(arguments: &[OsString]) -> Result<ExitCode> {
     // Whoever is in the background is stopped when it changes a terminal,
     // unless it blocks SIGTTOU, see termios(3).
     SigSet::all().thread_block()?;
+    let room = arguments.first().context("no room")?;
     let settings = tcgetattr(io::stdout()).ok();
     let line = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     (&line).write_all(&[0])?;
     // The end of this is the end of the launcher.
     let _ = (&line).read(&mut [0]);
     restore(io::stdout(), settings.as_ref());
-    end_group(getpgrp().as_raw());
+    Processes::new(getpgrp().as_raw(), room).end();
     for folder in arguments {
         let _ = fs::remove_dir_all(folder);
     }
@@ -73,24 +77,60 @@ pub fn restore(terminal: impl AsFd, settings: Option<&Termios>) {
     }
 }
 
-/// Kills whoever is in a process group but its leader and us. User-Mode Linux
-/// has helper processes, which outlive it when it is killed.
-pub fn end_group(group: i32) {
-    let whole = Pid::from_raw(group);
-    for _ in 0..200 {
-        let mut left = process::all();
-        left.retain(|process| {
-            process.0 != group
-                && *process != process::own()
-                && getpgid(Some(Pid::from_raw(process.0))) == Ok(whole)
-                && process.is_alive()
+/// The machine's processes. User-Mode Linux has helpers, which outlive it when
+/// it is killed, and it makes a session of its own.
+#[derive(Clone)]
+pub struct Processes {
+    group: i32,
+    /// Among the arguments of each.
+    mark: OsString,
+}
+
+impl Processes {
+    /// Those of the kernel with this room, and what is in the guard's group.
+    fn new(group: i32, room: &OsStr) -> Self {
+        Self { group, mark: kernel::mark(room) }
+    }
+
+    /// The process group to start the kernel in.
+    pub fn group(&self) -> i32 {
+        self.group
+    }
+
+    /// Kills them all, but not the guard.
+    pub fn end(&self) {
+        for _ in 0..200 {
+            let left = self.all();
+            if left.is_empty() {
+                return;
+            }
+            for process in left {
+                let _ = process.signal(Signal::SIGKILL);
+            }
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn all(&self) -> Vec<Process> {
+        let group = Pid::from_raw(self.group);
+        let mut others = process::all();
+        others.retain(|process| {
+            process.0 != self.group && *process != process::own()
         });
-        if left.is_empty() {
-            return;
-        }
-        for process in left {
-            let _ = process.signal(Signal::SIGKILL);
-        }
-        sleep(Duration::from_millis(5));
+        let pid = |process: &Process| Some(Pid::from_raw(process.0));
+        let session = |process: &Process| getsid(pid(process)).ok();
+        let marked = |process: &Process| process.args().contains(&self.mark);
+        let sessions: HashSet<_> =
+            others.iter().filter(|p| marked(p)).filter_map(session).collect();
+        let own = getsid(None).ok();
+        others.retain(|process| {
+            let session = session(process);
+            let ours = getpgid(pid(process)) == Ok(group)
+                || session.is_some_and(|s| sessions.contains(&s))
+                    && session != own
+                || marked(process);
+            ours && process.is_alive()
+        });
+        others
     }
 }

@@ -1,7 +1,7 @@
 //! The kernel: User-Mode Linux, Linux as a program.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -51,14 +51,23 @@ fn arguments(room: &Path, memory: u64, lines: [i32; 2]) -> Vec<OsString> {
         initcall_blacklist=raid6_select_algo,calibrate_xor_blocks,init_zswap";
     let mut arguments: Vec<OsString> =
         text.split_whitespace().map(Into::into).collect();
-    for (key, path) in [("uml_dir=", room), ("init=", &room::init(room))] {
-        let mut argument = OsString::from(key);
-        argument.push(path);
-        arguments.push(argument);
-    }
+    arguments.push(mark(room.as_os_str()));
+    arguments.push(option("init=", room::init(room).as_os_str()));
     arguments.extend(["--", "vm", "--part", "init"].map(Into::into));
     arguments.push(room.into());
     arguments
+}
+
+/// The argument that says whose kernel a process is: where its management
+/// socket is.
+pub fn mark(room: &OsStr) -> OsString {
+    option("uml_dir=", room)
+}
+
+fn option(name: &str, value: &OsStr) -> OsString {
+    let mut option = OsString::from(name);
+    option.push(value);
+    option
 }
 
 /// Starts it in a process group, with its ends of the serial lines.

@@ -20,7 +20,8 @@ use signal_hook::consts::{
 };
 use signal_hook::iterator::Signals;
 
-use super::guard::{Guard, end_group};
+use super::guard::{Guard, Processes};
+use super::job::Job;
 use super::kernel;
 use super::line::{Kind, Order, PIECE, receive, send};
 use super::room::Room;
@@ -29,6 +30,17 @@ use crate::terminal::{BAD, FAINT, note, styled};
 
 /// How long it may take to power off.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What it says on every boot.
+const USUAL: [&str; 7] = [
+    "Core dump limits",
+    "Failed to initialize ubd device 0",
+    "SELinux: ",
+    "epollctl add err",
+    "hard - ",
+    "mmapper_init",
+    "soft - ",
+];
 
 /// A machine. Dropping it ends it, and leaves nothing behind.
 pub struct Machine {
@@ -42,7 +54,7 @@ pub struct Machine {
 
 /// What its threads have in common.
 struct Shared {
-    guard: i32,
+    processes: Processes,
     terminal: Option<Terminal>,
     control: UnixStream,
     /// Whether init has said so.
@@ -56,6 +68,7 @@ impl Machine {
     pub fn start(
         kernel: &Path,
         room: Room,
+        job: &Job,
         memory: u64,
         owner: Option<(u32, u32)>,
         terminal: Option<Terminal>,
@@ -65,13 +78,23 @@ impl Machine {
         let signals = Signals::new(signals())?;
         let shown = terminal.as_ref().map(Terminal::share).transpose()?;
         let guard = Guard::start(&room, shown)?;
+        room.make()?;
+        job.save(room.path())?;
+        room.furnish(owner).context("cannot furnish the machine's room")?;
         let (data, theirs) = UnixStream::pair()?;
         let (control, orders) = UnixStream::pair()?;
         let lines = [theirs, orders];
-        let group = guard.group;
-        let kernel = kernel::start(kernel, &room, memory, owner, group, lines)?;
+        let processes = guard.processes.clone();
+        let kernel = kernel::start(
+            kernel,
+            &room,
+            memory,
+            owner,
+            processes.group(),
+            lines,
+        )?;
         let shared = Shared {
-            guard: group,
+            processes,
             terminal,
             control,
             is_up: AtomicBool::new(false),
@@ -94,10 +117,10 @@ impl Machine {
             thread::spawn(move || shared.obey(signals));
         }
         if let Some(mut kernel) = self.kernel.take() {
-            let group = self.shared.guard;
+            let processes = self.shared.processes.clone();
             thread::spawn(move || {
                 let _ = kernel.wait();
-                end_group(group);
+                processes.end();
             });
         }
         let mut status = None;
@@ -184,19 +207,18 @@ impl Machine {
         } else {
             "the machine did not boot"
         };
-        note(format_args!("{}: {what}; its last words:", styled(BAD, "error")));
         let log = fs::read(self.room.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        let lines = log.lines().map(str::trim_end);
-        let lines = lines.filter(|line| {
-            !line.is_empty() && !line.starts_with("epollctl add err")
-        });
+        let usual = |line: &&str| USUAL.iter().any(|u| line.starts_with(u));
+        let lines = log.lines().map(str::trim);
+        let lines = lines.filter(|line| !line.is_empty() && !usual(line));
         let mut lines: Vec<_> = lines.collect();
         // After this one the kernel shows its stack.
         let panic = lines.iter().position(|l| l.starts_with("Kernel panic"));
         lines.truncate(panic.map_or(lines.len(), |line| line + 1));
+        note(format_args!("{}: {what}", styled(BAD, "error")));
         for line in &lines[lines.len().saturating_sub(12)..] {
-            note(styled(FAINT, format_args!("  {line}")));
+            note(styled(FAINT, format_args!("  it said: {line}")));
         }
         if log.contains("ptrace") && !self.shared.is_up.load(Ordering::Relaxed)
         {
@@ -212,7 +234,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.shared.restore();
-        end_group(self.shared.guard);
+        self.shared.processes.end();
         // The guard ends with this, and clears away what we could not.
         drop(self.guard.take());
         while wait(WaitOptions::empty()).is_ok() {}
@@ -232,10 +254,10 @@ impl Shared {
 
     /// Ends it by force if it is still there then.
     fn end_later(&self) {
-        let group = self.guard;
+        let processes = self.processes.clone();
         thread::spawn(move || {
             thread::sleep(PATIENCE);
-            end_group(group);
+            processes.end();
         });
     }
 
@@ -261,7 +283,7 @@ impl Shared {
                         self.order(Order::End);
                         self.end_later();
                     } else {
-                        end_group(self.guard);
+                        self.processes.end();
                     }
                 }
             }

@@ -2,28 +2,30 @@
 //! as long as it runs.
 
 use std::env;
-use std::fs;
-use std::os::unix::fs::{chown, symlink};
+use std::fs::{self, DirBuilder};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::os::unix::fs::{DirBuilderExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use tempfile::TempDir;
+use nix::unistd::{AccessFlags, access};
 
 /// Two folders, which are removed when it is dropped.
 pub struct Room {
     /// What the machine is to do, what it says, its management socket.
-    files: TempDir,
+    files: PathBuf,
     /// Its memory: a file without a name, which grows as it is used.
-    memory: TempDir,
+    memory: PathBuf,
 }
 
 impl Room {
-    /// Makes one for that many bytes of memory, for that user.
+    /// Finds a place for it, with space for that many bytes of memory. There
+    /// is nothing yet: first somebody has to know what to remove.
     ///
     /// The machine executes what is in its memory: so a file system that is
     /// mounted noexec will not do. Containers often have a /dev/shm of 64 MiB.
-    pub fn make(memory: u64, owner: Option<(u32, u32)>) -> Result<Self> {
+    pub fn find(memory: u64) -> Result<Self> {
         // On /dev, /proc and /sys the machine mounts its own.
         let seen = |place: &Path| {
             let hidden = ["/dev", "/proc", "/sys"];
@@ -38,21 +40,53 @@ impl Room {
             memory >> 20
         );
         let memory = find(|place| space(place, memory), &what)?;
-        let room = Self { files, memory };
-        furnish(&room, owner).with_context(|| {
-            format!("cannot furnish {}", room.path().display())
-        })?;
-        Ok(room)
+        // Nobody can have made what has this name.
+        let number = RandomState::new().build_hasher().finish();
+        let name = format!("workshop-vm-{number:016x}");
+        Ok(Self {
+            files: files.join(format!("{name}-files")),
+            memory: memory.join(format!("{name}-memory")),
+        })
+    }
+
+    /// Makes it.
+    pub fn make(&self) -> Result<()> {
+        for folder in self.folders() {
+            DirBuilder::new()
+                .mode(0o700)
+                .create(folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Puts our own program into it, for the machine's kernel to start: its
+    /// path may have letters that a kernel's command line cannot. Another
+    /// user may be unable to reach it where it is, and gets all that is here.
+    pub fn furnish(&self, owner: Option<(u32, u32)>) -> Result<()> {
+        let program = env::current_exe()?;
+        let init = init(self.path());
+        let Some((uid, gid)) = owner else {
+            return Ok(symlink(program, init)?);
+        };
+        fs::copy(program, init)?;
+        for folder in self.folders() {
+            for entry in fs::read_dir(folder)? {
+                chown(entry?.path(), Some(uid), Some(gid))?;
+            }
+            chown(folder, Some(uid), Some(gid))?;
+        }
+        Ok(())
     }
 
     /// The folder that the machine sees, too.
     pub fn path(&self) -> &Path {
-        self.files.path()
+        &self.files
     }
 
     /// The one for its memory.
     pub fn memory(&self) -> &Path {
-        self.memory.path()
+        &self.memory
     }
 
     /// What the kernel says.
@@ -66,25 +100,36 @@ impl Room {
     }
 }
 
-/// Makes a folder in the first place that will do.
+impl Drop for Room {
+    fn drop(&mut self) {
+        for folder in self.folders() {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// The first place that will do.
 fn find(
     will_do: impl Fn(&Path) -> Result<(), String>,
     what: &str,
-) -> Result<TempDir> {
+) -> Result<PathBuf> {
     let mut refused = Vec::new();
     for place in places() {
-        let folder = plain(&place).and_then(|()| will_do(&place));
-        let folder = folder.and_then(|()| {
-            let mut builder = tempfile::Builder::new();
-            let made = builder.prefix("workshop-vm-").tempdir_in(&place);
-            made.map_err(|error| error.kind().to_string())
+        let fit = plain(&place).and_then(|()| {
+            let all = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
+            access(&place, all).map_err(|errno| errno.desc().to_owned())?;
+            will_do(&place)
         });
-        match folder {
-            Ok(folder) => return Ok(folder),
+        match fit {
+            Ok(()) => return Ok(place),
             Err(why) => refused.push(format!("{}: {why}", place.display())),
         }
     }
-    bail!("{what} ({})", refused.join("; "))
+    bail!(
+        "{what} ({}): name another place with TMPDIR, or ask for less with \
+         --memory",
+        refused.join("; ")
+    )
 }
 
 /// Where to look, in this order.
@@ -117,24 +162,6 @@ fn space(place: &Path, memory: u64) -> Result<(), String> {
     let free = info.blocks_available() as u64 * info.fragment_size() as u64;
     if free < memory {
         return Err(format!("{} MiB free", free >> 20));
-    }
-    Ok(())
-}
-
-/// Puts our own program into the room, for the machine's kernel to start: its
-/// path may have letters that a kernel's command line cannot. Another user
-/// may be unable to reach it where it is.
-fn furnish(room: &Room, owner: Option<(u32, u32)>) -> Result<()> {
-    let program = env::current_exe()?;
-    let init = init(room.path());
-    match owner {
-        None => symlink(program, init)?,
-        Some((uid, gid)) => {
-            fs::copy(program, init)?;
-            for folder in room.folders() {
-                chown(folder, Some(uid), Some(gid))?;
-            }
-        }
     }
     Ok(())
 }

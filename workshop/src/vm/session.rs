@@ -4,13 +4,14 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind, IsTerminal as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use ::doctor::Stage;
 use anyhow::{Context as _, Error, Result};
-use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
+use nix::unistd::{Gid, Uid, fchown, setgid, setgroups, setsid, setuid};
 use rustix::process::ioctl_tiocsctty;
 
 use super::furnish::LEAF;
@@ -31,6 +32,16 @@ pub fn main(arguments: &[OsString]) -> Result<ExitCode> {
         .with_context(|| format!("cannot enter {LEAF}"))?;
     let ids = ids.to_str().and_then(numbers).context("no numbers")?;
     if let [uid, gid, ref groups @ ..] = ids[..] {
+        // So that it can open /dev/stdin, and ttyname(3) its terminal.
+        for stream in
+            [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()]
+        {
+            let _ = fchown(
+                stream,
+                Some(Uid::from_raw(uid)),
+                Some(Gid::from_raw(gid)),
+            );
+        }
         let groups: Vec<_> =
             groups.iter().copied().map(Gid::from_raw).collect();
         setgroups(&groups).context("cannot set the groups")?;
