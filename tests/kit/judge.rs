@@ -207,11 +207,17 @@ fn judge(step: usize, program: &Path) -> Result<()> {
 
 /// The least of all: without this nothing can be seen.
 fn runs_a_command(subject: &Subject) -> Result<Finding> {
-    let output = subject.probe("args", ["it runs"]).limit(FIRST).run()?;
-    if output.findings().all("arg").is_empty() {
-        let said = output.err() + &output.out();
-        let said: Vec<_> = said.lines().take(3).collect();
-        bail!("{}, with the words: {}", output.ended(), said.join("; "));
+    // A banner may show the script.
+    let output = subject.sh("echo it ru''ns").limit(FIRST).run()?;
+    if !output.out().contains("it runs") {
+        let mut said = output.complaints();
+        said.retain(|line| !line.is_empty());
+        said.extend(output.out().lines().map(str::to_owned));
+        said.truncate(3);
+        if said.is_empty() {
+            said.push("nothing".to_owned());
+        }
+        bail!("{}, and it said: {}", output.ended(), said.join("; "));
     }
     Ok(Finding { verdict: Verdict::Holds, seen: String::new() })
 }

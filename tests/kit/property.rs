@@ -271,26 +271,19 @@ fn signals_at_start(subject: &Subject) -> Result<Finding> {
     let (blocked, ignored) = (bits("SigBlk")?, bits("SigIgn")?);
     running.end_input();
     running.wait()?;
-    let names = |bits: u64| -> Vec<&str> {
-        Signal::iterator()
-            .filter(|signal| bits & (1 << (*signal as u32 - 1)) != 0)
-            .map(Signal::as_str)
-            .collect()
-    };
-    let (blocked_ones, ignored) = (names(blocked), names(ignored));
-    judge(
-        blocked == 0 && !ignored.contains(&Signal::SIGPIPE.as_str()),
-        match (&blocked_ones[..], &ignored[..]) {
-            ([], []) => "none blocked, none ignored".to_owned(),
-            ([], _) => format!("ignored: {}", ignored.join(", ")),
-            (_, []) => format!("blocked: {}", blocked_ones.join(", ")),
-            _ => format!(
-                "blocked: {}; ignored: {}",
-                blocked_ones.join(", "),
-                ignored.join(", ")
-            ),
-        },
-    )
+    let blocked: Vec<_> = Signal::iterator()
+        .filter(|signal| blocked & (1 << (*signal as u32 - 1)) != 0)
+        .map(Signal::as_str)
+        .collect();
+    let is_ignored = ignored & (1 << (Signal::SIGPIPE as u32 - 1)) != 0;
+    let mut seen = Vec::new();
+    if !blocked.is_empty() {
+        seen.push(format!("{} blocked", blocked.join(", ")));
+    }
+    if is_ignored {
+        seen.push("SIGPIPE ignored".to_owned());
+    }
+    judge(seen.is_empty(), seen.join("; "))
 }
 
 fn host_name(subject: &Subject) -> Result<Finding> {

@@ -216,7 +216,8 @@ fn summarise(tally: &Tally, step: Step, target: &Target) -> Result<()> {
     let line = styled(style, format!("{step}: {held} of {number} hold"));
     if *failed > 0 {
         say(format_args!("{line}, {failed} should and do not"));
-        return target.say_what_helps(tally.runs);
+        target.say_what_helps(tally.runs);
+        return Ok(());
     }
     say(format_args!("{line}, all that {step} is to isolate"));
     match (target.mine(), step.next()) {

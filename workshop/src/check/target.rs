@@ -103,15 +103,16 @@ impl Target {
     }
 
     /// After a check in which something leaks.
-    pub fn say_what_helps(&self, runs: bool) -> Result<()> {
-        match self {
-            Self::Mine(_) => say("next: `cargo workshop hint` helps"),
-            Self::Program { .. } if !runs && Caller::own() == Caller::User => {
-                say("next: it may need root; then check it as root");
-            }
-            Self::Program { .. } => say("next: the book's sections above"),
+    pub fn say_what_helps(&self, runs: bool) {
+        if !runs && Caller::own() == Caller::User {
+            say("next: it may need root, or something that is forbidden here:");
+            say("`cargo workshop doctor` says what this machine allows");
+            return;
         }
-        Ok(())
+        say(match self {
+            Self::Mine(_) => "next: `cargo workshop hint` helps",
+            Self::Program { .. } => "next: the sections of the book above",
+        });
     }
 
     /// After a check in which nothing leaks.
