@@ -160,6 +160,9 @@ fn job(options: &Options, terminal: Option<&Terminal>) -> Result<Job> {
     let mut set = |name: &str, value: OsString| {
         variables.insert(name.into(), value);
     };
+    let uid = job.ids.first().copied().unwrap_or_default();
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    let name = user.as_ref().map_or(uid.to_string(), |user| user.name.clone());
     if job.command.is_empty() {
         let bash = ["/bin/bash", "/usr/bin/bash"].map(Path::new);
         let bash = bash.into_iter().find(|path| path.exists());
@@ -167,15 +170,12 @@ fn job(options: &Options, terminal: Option<&Terminal>) -> Result<Job> {
             Some(bash) => vec![bash.into(), "--norc".into()],
             None => vec!["/bin/sh".into()],
         };
-        let prompt = if bash.is_some() { r"\u@vm:\w\$ " } else { "vm# " };
-        set("PS1", prompt.into());
+        let place = if bash.is_some() { r":\w\$" } else { "#" };
+        set("PS1", format!("{name}@vm{place} ").into());
         // None but what the user has written should be in it.
         set("HISTFILE", OsString::new());
     }
-    let uid = job.ids.first().copied().unwrap_or_default();
     if uid != Uid::effective().as_raw() {
-        let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
-        let name = user.as_ref().map_or(uid.to_string(), |u| u.name.clone());
         set("USER", name.clone().into());
         set("LOGNAME", name.into());
         if uid != 0 {
