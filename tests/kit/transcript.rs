@@ -155,6 +155,14 @@ impl<'a> Transcript<'a> {
         self.type_line(&line)
     }
 
+    /// Puts what a reader's machine could have in the place of what this one
+    /// has, line by line.
+    pub fn with(&mut self, of_a_reader: impl Fn(&str) -> String) -> &mut Self {
+        let lines = self.text.lines();
+        self.text = lines.map(|line| of_a_reader(line) + "\n").collect();
+        self
+    }
+
     /// What was typed and seen.
     pub fn text(&self) -> &str {
         &self.text
@@ -204,7 +212,7 @@ impl<'a> Transcript<'a> {
                     lines.push(busybox_cat(&line).unwrap_or(line));
                 }
                 // Every shell says it in words of its own, some repeatedly.
-                None if line.contains("fork") && !line.contains("()") => {
+                None if line.contains("sh: ") && line.contains("fork") => {
                     lines.push("sh: 0: Cannot fork".to_owned());
                     lines.dedup();
                 }
