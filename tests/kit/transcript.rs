@@ -156,10 +156,9 @@ impl<'a> Transcript<'a> {
     }
 
     /// Puts what a reader's machine could have in the place of what this one
-    /// has, line by line.
-    pub fn with(&mut self, of_a_reader: impl Fn(&str) -> String) -> &mut Self {
-        let lines = self.text.lines();
-        self.text = lines.map(|line| of_a_reader(line) + "\n").collect();
+    /// has.
+    pub fn with(&mut self, of_a_reader: fn(&str) -> String) -> &mut Self {
+        self.text = of_a_reader(&self.text);
         self
     }
 

@@ -10,14 +10,16 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use libtest_mimic::Arguments;
+use nix::unistd::gethostname;
 use suite::harness::{Session, Test, World, fail, skip};
-use suite::transcript::Transcript;
+use suite::transcript::{HOST_NAME, Transcript};
 use suite::{Caller, Step, Subject, tests};
 
 const TESTS: &[Test] = tests![needs container:
     a_machine_on_which_everything_runs,
     a_machine_that_forbids_namespaces,
-    for_the_instructor;
+    for_the_instructor,
+    checking;
     anywhere:
     roots,
     the_first_task,
@@ -104,9 +106,15 @@ fn needs(subject: &Subject, program: &str) -> Result<()> {
     }
 }
 
+/// What the reader's machine has of what the doctor asks for.
+fn needs_tools(subject: &Subject) -> Result<()> {
+    let mut tools = ["busybox", "strace", "cc"].into_iter();
+    tools.try_for_each(|tool| needs(subject, tool))
+}
+
 /// The machine of the transcripts: what the doctor reads off it, while what
 /// it tries is tried on this one.
-fn laptop(line: &str) -> String {
+fn laptop(text: &str) -> String {
     let read = [
         ("  ✓ kernel       ", "6.12.48+deb13-amd64"),
         ("  – around us    ", "no container and no chroot seen"),
@@ -116,23 +124,41 @@ fn laptop(line: &str) -> String {
         ),
         ("  – layout       ", "version 2"),
     ];
-    for (title, value) in read {
-        if line.starts_with(title) {
-            return format!("{title}{value}");
+    let shown = |line: &str| {
+        // What else is on the line has been wiped away, as by a progress bar.
+        let line = line.rsplit("\x1b[2K").next().unwrap_or_default();
+        let known = read.iter().find(|(title, _)| line.starts_with(title));
+        match (known, line.split_once(GROUP)) {
+            (Some((title, value)), _) => format!("{title}{value}\n"),
+            (_, Some((title, _))) => format!("{title}{GROUP}{OWN_GROUP}\n"),
+            _ => format!("{line}\n"),
         }
-    }
-    match line.split_once("in a group below ") {
-        Some((title, _)) => format!(
-            "{title}in a group below /sys/fs/cgroup/user.slice/shell.scope"
-        ),
-        None => line.to_owned(),
-    }
+    };
+    let host = gethostname().unwrap_or_default();
+    let host = format!("{:?}", host.to_string_lossy());
+    let text: String = text.lines().map(shown).collect();
+    text.replace(&host, &format!("{HOST_NAME:?}"))
+}
+
+/// What the doctor says of a limit that it could set.
+const GROUP: &str = "in a group below ";
+
+/// Where the reader's shell is.
+const OWN_GROUP: &str = "/sys/fs/cgroup/user.slice/shell.scope";
+
+/// What is in a root, which depends on this machine's programs.
+fn contents(text: &str) -> String {
+    let shown = |line: &str| match laptop(line).split_once(": ") {
+        Some((made, counts)) if counts.ends_with(" MB\n") => {
+            format!("{made}: 275 files, 2.0 MB\n")
+        }
+        _ => laptop(line),
+    };
+    text.lines().map(shown).collect()
 }
 
 fn a_machine_on_which_everything_runs(subject: &Subject) -> Result<()> {
-    for tool in ["busybox", "strace", "cc"] {
-        needs(subject, tool)?;
-    }
+    needs_tools(subject)?;
     in_a_clone(subject, |subject| {
         Transcript::new(subject)
             .type_line("cargo workshop doctor")?
@@ -151,7 +177,7 @@ const FORBIDDING: &str = r#"unshare --user --map-user=1000 --map-group=1000 \
     ' workshop "$@""#;
 
 fn a_machine_that_forbids_namespaces(subject: &Subject) -> Result<()> {
-    needs(subject, "busybox")?;
+    needs_tools(subject)?;
     in_a_clone(subject, |subject| {
         write_cargo(subject, FORBIDDING)?;
         Transcript::new(subject)
@@ -162,17 +188,27 @@ fn a_machine_that_forbids_namespaces(subject: &Subject) -> Result<()> {
     })
 }
 
+/// Two participants have run the doctor, and sent what it said.
 fn for_the_instructor(subject: &Subject) -> Result<()> {
+    needs(subject, "jq")?;
     in_a_clone(subject, |subject| {
+        let mut answers = Transcript::new(subject);
+        answers
+            .type_line("cargo workshop doctor --json > anna.json; echo $?")?;
+        write_cargo(subject, FORBIDDING)?;
         Transcript::new(subject)
-            .type_line("cargo workshop doctor --json > laptop.json; echo $?")?
-            .type_line("grep -o '\"steps\":.*' laptop.json")?
+            .type_line("cargo workshop doctor --json > ben.json")?;
+        answers
+            .type_line(
+                r#"jq -r '"\(input_filename): \(.steps | map(.hint) | max // "all seven")"' *.json"#,
+            )?
             .matches("00-doctor-json");
         Ok(())
     })
 }
 
 fn roots(subject: &Subject) -> Result<()> {
+    needs(subject, "busybox")?;
     in_a_clone(subject, |subject| {
         Transcript::new(subject)
             .type_line("cargo workshop rootfs")?
@@ -180,6 +216,7 @@ fn roots(subject: &Subject) -> Result<()> {
             .type_line(
                 "tar c -C fs . | cargo workshop rootfs --from - --dir other",
             )?
+            .with(contents)
             .matches("00-rootfs");
         Ok(())
     })
@@ -215,13 +252,44 @@ fn catching_up(subject: &Subject) -> Result<()> {
     })
 }
 
+/// A step's own program in the place of the participant's, which would have
+/// to be compiled here.
+fn checking(subject: &Subject) -> Result<()> {
+    in_a_clone(subject, |subject| {
+        add_step(subject, "target/debug/step01-exec")?;
+        Transcript::new(subject)
+            .type_line(
+                "cargo workshop check 02 --bin target/debug/step01-exec",
+            )?
+            .with(laptop)
+            .matches("00-check");
+        Ok(())
+    })
+}
+
 fn what_a_step_adds(subject: &Subject) -> Result<()> {
     in_a_clone(subject, |subject| {
         Transcript::new(subject)
-            .type_line("cargo workshop diff 01 02 | head -n 40")?
+            .type_line("cargo workshop diff 04 05 | grep '^@@ '")?
+            .type_line(
+                "cargo workshop diff 04 05 | \
+                 sed -n '/fn enter_root/,/fn mount_proc/p'",
+            )?
             .matches("00-diff");
         Ok(())
     })
+}
+
+/// A step's program, there.
+fn add_step(subject: &Subject, to: &str) -> Result<()> {
+    let to = subject.path(to);
+    let folder = to.parent().context("no folder")?;
+    fs::create_dir_all(folder)?;
+    let program = Path::new(env!("CARGO_BIN_EXE_workshop"));
+    let program = program.with_file_name(to.file_name().context("no name")?);
+    fs::copy(&program, &to)
+        .with_context(|| format!("cannot copy {}", program.display()))?;
+    subject.sandbox.give_away(folder)
 }
 
 /// Skips where no such machine can be had.
@@ -235,7 +303,9 @@ fn a_kernel_of_ones_own(subject: &Subject) -> Result<()> {
     in_a_clone(subject, |subject| {
         Transcript::new(subject)
             .type_line("id -u; cargo workshop vm id -u")?
-            .type_line("cargo workshop vm cat /proc/self/cgroup")?
+            .type_line(
+                "cargo workshop vm cat /sys/fs/cgroup/cgroup.controllers",
+            )?
             .type_line("cargo workshop vm sh -c 'exit 7'; echo $?")?
             .matches("00-vm");
         Ok(())
@@ -245,17 +315,23 @@ fn a_kernel_of_ones_own(subject: &Subject) -> Result<()> {
 /// Step 7 on version 2, as an ordinary user, whatever this machine has.
 fn limits_in_the_machine(subject: &Subject) -> Result<()> {
     needs_user_mode_linux(subject)?;
-    let program = Path::new(env!("CARGO_BIN_EXE_workshop"));
-    let step = program.with_file_name("step07-cgroups");
+    needs(subject, "busybox")?;
     in_a_clone(subject, |subject| {
-        fs::copy(&step, subject.path("bin/step07-cgroups"))
-            .context("cannot copy step07-cgroups")?;
+        add_step(subject, "bin/step07-cgroups")?;
+        Transcript::new(subject).type_line("cargo workshop rootfs")?;
         Transcript::new(subject)
             .type_line(
-                "cargo workshop vm --user step07-cgroups run dd \
-                 if=/dev/zero of=/dev/null bs=60M count=1 status=none; echo $?",
+                "cargo workshop vm --user step07-cgroups run \
+                 dd if=/dev/zero of=/dev/null bs=60M count=1; echo $?",
             )?
-            .matches("00-vm-limits");
+            .matches("00-vm-memory");
+        // Another machine, in which PIDs begin anew.
+        Transcript::new(subject)
+            .type_line(
+                "cargo workshop vm --user step07-cgroups run --pids-limit 4 \
+                 sh -c 'for n in 3 4 5; do sleep 9 & echo $n; done'",
+            )?
+            .matches("00-vm-processes");
         Ok(())
     })
 }
