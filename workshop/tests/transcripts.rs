@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use libtest_mimic::Arguments;
 use nix::unistd::gethostname;
 use suite::harness::{Session, Test, World, fail, skip};
+use suite::sandbox::Sandbox;
 use suite::transcript::{HOST_NAME, Transcript};
 use suite::{Caller, Step, Subject, tests};
 
@@ -66,26 +67,25 @@ fn in_a_clone(
     subject: &Subject,
     test: impl FnOnce(&Subject) -> Result<()>,
 ) -> Result<()> {
-    subject.apart(|subject| {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let there = subject.sandbox.dir();
-        fs::remove_dir_all(subject.sandbox.fs())?;
-        fs::remove_file(subject.sandbox.secret())?;
-        for file in ["Cargo.toml", "Cargo.lock"] {
-            fs::copy(here.join(file), there.join(file))?;
+    let sandbox = Sandbox::without_fs(&subject.sandbox.program, Caller::User)?;
+    let subject = &Subject { sandbox: &sandbox, ..*subject };
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let there = sandbox.dir();
+    fs::remove_file(sandbox.secret())?;
+    for file in ["Cargo.toml", "Cargo.lock"] {
+        fs::copy(here.join(file), there.join(file))?;
+    }
+    for step in programs::STEPS {
+        let source = Path::new(step).join("src");
+        fs::create_dir_all(there.join(&source))?;
+        for file in fs::read_dir(here.join(&source))? {
+            let file = source.join(file?.file_name());
+            fs::copy(here.join(&file), there.join(&file))?;
         }
-        for step in programs::STEPS {
-            let source = Path::new(step).join("src");
-            fs::create_dir_all(there.join(&source))?;
-            for file in fs::read_dir(here.join(&source))? {
-                let file = source.join(file?.file_name());
-                fs::copy(here.join(&file), there.join(&file))?;
-            }
-        }
-        write_cargo(subject, r#"workshop "$@""#)?;
-        subject.sandbox.give_away(there)?;
-        test(subject)
-    })
+    }
+    write_cargo(subject, r#"workshop "$@""#)?;
+    sandbox.give_away(there)?;
+    test(subject)
 }
 
 /// The reader's `cargo`, which ends like that.
