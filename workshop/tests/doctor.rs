@@ -353,7 +353,7 @@ const LOOK_INSIDE: &str = "'cd /work; exec sh /look /programs'";
 
 /// What takes its time is for CI, so that nobody in a room has to wait.
 fn is_in_a_room() -> bool {
-    let room = std::env::var_os("CI").is_none();
+    let room = env::var_os("CI").is_none();
     if room {
         let _ = writeln!(io::stderr(), "skipped: roots of our own are for CI");
     }
