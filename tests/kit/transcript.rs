@@ -184,10 +184,11 @@ impl<'a> Transcript<'a> {
         self.text += &format!("$ {typed}\n");
         let mut ps = None;
         let mut lines: Vec<String> = Vec::new();
-        let joined: Vec<_> = match is_trace {
+        let mut joined: Vec<_> = match is_trace {
             true => trace::join(shown),
             false => shown.lines().map(str::to_owned).collect(),
         };
+        oldest_first(&mut joined, shell);
         for line in &joined {
             if let (true, Some(call)) = (is_trace, self.call(line)) {
                 lines.push(call);
@@ -492,6 +493,18 @@ struct Ps {
     /// The shell and what comes from it.
     family: BTreeSet<i32>,
     shell: i32,
+}
+
+/// Sorts the rows of a ps by age. The host's numbers begin again when they
+/// have come to pid_max: what is below the shell's was given out after it.
+fn oldest_first(lines: &mut [String], shell: Process) {
+    let is_header = |line: &String| line.trim_start().starts_with("PID ");
+    let Some(header) = lines.iter().position(is_header) else { return };
+    lines[header + 1..].sort_by_key(|line| {
+        let pid = line.split_whitespace().next().map(str::parse);
+        let pid: i32 = pid.and_then(Result::ok).unwrap_or(i32::MAX);
+        (pid > 1 && pid < shell.0, pid)
+    });
 }
 
 impl Ps {
