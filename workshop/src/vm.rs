@@ -24,7 +24,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use nix::unistd::{Uid, User, getegid, getgroups};
 
@@ -117,6 +117,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn launch(options: &Options) -> Result<ExitCode> {
+    if kernel::is_ours() {
+        bail!("this is such a machine already, and cannot boot another one");
+    }
     let Some(kernel) = options.kernel.clone().or_else(kernel::find) else {
         note(format_args!(
             "{}: User-Mode Linux is not installed: there is no linux.uml in \
@@ -170,7 +173,11 @@ fn job(options: &Options, terminal: Option<&Terminal>) -> Result<Job> {
             Some(bash) => vec![bash.into(), "--norc".into()],
             None => vec!["/bin/sh".into()],
         };
-        let place = if bash.is_some() { r":\w\$" } else { "#" };
+        let place = match (bash, uid) {
+            (Some(_), _) => r":\w\$",
+            (None, 0) => "#",
+            (None, _) => "$",
+        };
         set("PS1", format!("{name}@vm{place} ").into());
         // None but what the user has written should be in it.
         set("HISTFILE", OsString::new());

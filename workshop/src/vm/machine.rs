@@ -224,8 +224,10 @@ impl Machine {
         for line in &lines[lines.len().saturating_sub(12)..] {
             note(styled(FAINT, format_args!("  it said: {line}")));
         }
-        if log.contains("ptrace") && !self.shared.is_up.load(Ordering::Relaxed)
-        {
+        let refused = |line: &&str| {
+            line.contains("ptrace") && !line.trim().ends_with("OK")
+        };
+        if log.lines().find(refused).is_some() {
             note(
                 "hint: it needs ptrace(2), which /proc/sys/kernel/yama/\
                  ptrace_scope, or a container around us, may forbid: 0 or 1 \
