@@ -37,10 +37,10 @@ use crate::terminal::{BAD, note, styled};
 /// What to run in it.
 #[derive(Args)]
 #[command(after_help = "\
-The machine has this machine's files, with your rights to them: it is you who
-reads and writes them, and root inside can do no more to them than you can.
-What is written stays, but for /tmp and /run, which are the machine's own. It
-has one processor, no network, and cgroup v2 with cpu, memory and pids. Its
+It has this machine's files, with your rights to them: it is you who reads and
+writes them, and root inside can do no more to them than you can. What is
+written stays, but for /tmp and /run, which are its own. It has one processor,
+no network but the loopback, and cgroup v2 with cpu, memory and pids. Its
 system calls are slow: starting a program takes 20 times as long.
 
 The kernel is User-Mode Linux, a program as any other: it needs no privilege,
