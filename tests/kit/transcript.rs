@@ -195,7 +195,7 @@ impl<'a> Transcript<'a> {
                 continue;
             }
             let words: Vec<_> = line.split_whitespace().collect();
-            if let ["PID", ..] = words[..] {
+            if is_heading(&words) {
                 ps = Some(Ps::new(words.contains(&"PPID"), shell));
             }
             match &mut ps {
@@ -550,6 +550,12 @@ impl Ps {
         }
         None
     }
+}
+
+/// Whether ps writes that above its columns.
+fn is_heading(words: &[&str]) -> bool {
+    let is_title = |word: &&str| word.chars().all(|c| c.is_ascii_uppercase());
+    words.first() == Some(&"PID") && words.iter().all(is_title)
 }
 
 /// As ps does at the right edge of the terminal.

@@ -20,7 +20,8 @@ const TESTS: &[Test] = tests![needs container:
     a_machine_on_which_everything_runs,
     a_machine_that_forbids_namespaces,
     for_the_instructor,
-    checking;
+    checking,
+    checking_another_program;
     anywhere:
     roots,
     the_first_task,
@@ -54,11 +55,15 @@ fn run() -> Result<ExitCode> {
     Ok(session.run(trials.collect()))
 }
 
-/// `cargo workshop`, built already, in the folder of the course. The terminal
-/// is one without colours.
+/// `cargo workshop`, built already, in the folder of the course, and `cargo
+/// build`, whose work is done, too. The terminal is one without colours.
 const CARGO: &str = r#"#!/bin/sh
+export CARGO="$0" NO_COLOR=1 WORKSHOP_COURSE="${0%/bin/cargo}"
+if [ "$1" = build ]; then
+    echo "{ \"executable\": \"$WORKSHOP_COURSE/target/debug/mine\" }"
+    exit
+fi
 shift
-export NO_COLOR=1 WORKSHOP_COURSE="${0%/bin/cargo}"
 exec "#;
 
 /// As a clone is before anything was done in it: no `fs`, no `mine`. What is
@@ -252,17 +257,30 @@ fn catching_up(subject: &Subject) -> Result<()> {
     })
 }
 
-/// A step's own program in the place of the participant's, which would have
-/// to be compiled here.
+/// What the participant's source would be compiled to is a step's program.
 fn checking(subject: &Subject) -> Result<()> {
     in_a_clone(subject, |subject| {
-        add_step(subject, "target/debug/step01-exec")?;
+        add_step("step01-exec", subject, "target/debug/mine")?;
+        Transcript::new(subject).type_line("cargo workshop start")?;
         Transcript::new(subject)
-            .type_line(
-                "cargo workshop check 02 --bin target/debug/step01-exec",
-            )?
+            .type_line("cargo workshop check")?
             .with(laptop)
             .matches("00-check");
+        add_step("step02-uts", subject, "target/debug/mine")?;
+        Transcript::new(subject)
+            .type_line("cargo workshop check | tail -n 15")?
+            .matches("00-check-holds");
+        Ok(())
+    })
+}
+
+fn checking_another_program(subject: &Subject) -> Result<()> {
+    in_a_clone(subject, |subject| {
+        let program = "target/debug/step04-chroot";
+        add_step("step04-chroot", subject, program)?;
+        Transcript::new(subject)
+            .type_line(&format!("cargo workshop check 05 --bin {program}"))?
+            .matches("00-check-bin");
         Ok(())
     })
 }
@@ -280,15 +298,14 @@ fn what_a_step_adds(subject: &Subject) -> Result<()> {
     })
 }
 
-/// A step's program, there.
-fn add_step(subject: &Subject, to: &str) -> Result<()> {
+/// Puts a step's program there.
+fn add_step(step: &str, subject: &Subject, to: &str) -> Result<()> {
     let to = subject.path(to);
     let folder = to.parent().context("no folder")?;
     fs::create_dir_all(folder)?;
     let program = Path::new(env!("CARGO_BIN_EXE_workshop"));
-    let program = program.with_file_name(to.file_name().context("no name")?);
-    fs::copy(&program, &to)
-        .with_context(|| format!("cannot copy {}", program.display()))?;
+    fs::copy(program.with_file_name(step), &to)
+        .with_context(|| format!("cannot copy {step}"))?;
     subject.sandbox.give_away(folder)
 }
 
@@ -317,7 +334,7 @@ fn limits_in_the_machine(subject: &Subject) -> Result<()> {
     needs_user_mode_linux(subject)?;
     needs(subject, "busybox")?;
     in_a_clone(subject, |subject| {
-        add_step(subject, "bin/step07-cgroups")?;
+        add_step("step07-cgroups", subject, "bin/step07-cgroups")?;
         Transcript::new(subject).type_line("cargo workshop rootfs")?;
         Transcript::new(subject)
             .type_line(

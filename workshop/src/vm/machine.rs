@@ -224,8 +224,10 @@ impl Machine {
         for line in &lines[lines.len().saturating_sub(12)..] {
             note(styled(FAINT, format_args!("  it said: {line}")));
         }
-        if log.contains("ptrace") && !self.shared.is_up.load(Ordering::Relaxed)
-        {
+        let refused = |line: &str| {
+            line.contains("ptrace") && !line.trim().ends_with("OK")
+        };
+        if log.lines().any(refused) {
             note(
                 "hint: it needs ptrace(2), which /proc/sys/kernel/yama/\
                  ptrace_scope, or a container around us, may forbid: 0 or 1 \
@@ -269,10 +271,10 @@ impl Shared {
     fn obey(&self, mut signals: Signals) {
         for signal in signals.forever() {
             match (signal, &self.terminal) {
-                (SIGCHLD, _) | (SIGWINCH | SIGCONT | SIGTSTP, None) => {}
+                (SIGCHLD, _) | (SIGWINCH | SIGCONT, None) => {}
                 (SIGWINCH, Some(terminal)) => self.order(terminal.resize()),
-                (SIGTSTP, Some(terminal)) => {
-                    terminal.restore();
+                (SIGTSTP, _) => {
+                    self.restore();
                     let _ = raise(Signal::SIGSTOP);
                 }
                 (SIGCONT, Some(terminal)) => {
