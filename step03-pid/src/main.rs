@@ -59,7 +59,7 @@ enum Half {
 }
 
 // ANCHOR: NAMESPACES
-/// What the container has of its own, see namespaces(7).
+/// The namespaces that `run` makes for the container, see namespaces(7).
 const NAMESPACES: CloneFlags =
     CloneFlags::CLONE_NEWUTS.union(CloneFlags::CLONE_NEWPID);
 // ANCHOR_END: NAMESPACES

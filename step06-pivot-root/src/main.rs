@@ -2,8 +2,8 @@
 //!
 //! `pivot_root` takes the place of `chroot`: the old root is detached, and
 //! there is nothing left to climb out to. What still led out, descriptors
-//! that our caller left open, is closed; a small /dev takes the place of the
-//! host's. What a container may use up is still without a limit.
+//! that our caller left open, is closed; and /dev gets what programs count on,
+//! but no disks. What a container may use up is still without a limit.
 //!
 //! Try `cargo run -p step06-pivot-root -- run ls /dev`.
 
@@ -68,7 +68,7 @@ enum Half {
     },
 }
 
-/// What the container has of its own, see namespaces(7).
+/// The namespaces that `run` makes for the container, see namespaces(7).
 const NAMESPACES: CloneFlags =
     CloneFlags::CLONE_NEWUTS.union(CloneFlags::CLONE_NEWPID);
 

@@ -273,12 +273,13 @@ impl Hierarchy {
     /// The group of version 2 to make ours in: one that hands `controllers`
     /// down to those below it, now or from now on.
     ///
-    /// A group has processes or hands controllers down, never both, and our
-    /// own has one process at least: us. So the next one above that can has
-    /// to serve, although the limits of our own are then not the container's.
-    /// Where there is none we move to a leaf below our own, if nobody else is
-    /// in it. It comes last because of kill -9: a group that hands controllers
-    /// down can no longer be entered, so no next run would get there to sweep.
+    /// A group but the topmost has processes or hands memory down, never both,
+    /// and our own has one process at least: us. So the next one above that
+    /// can has to serve, although the limits of our own are then not the
+    /// container's. Where there is none we move to a leaf below our own, if
+    /// nobody else is in it. It comes last because of kill -9: a group that
+    /// hands memory down can no longer be entered, so no next run would get
+    /// there to sweep.
     fn parent(
         self,
         controllers: &[&'static str],

@@ -75,7 +75,7 @@ enum Half {
     },
 }
 
-/// What the container has of its own, see namespaces(7).
+/// The namespaces that `run` makes for the container, see namespaces(7).
 const NAMESPACES: CloneFlags =
     CloneFlags::CLONE_NEWUTS.union(CloneFlags::CLONE_NEWPID);
 

@@ -155,6 +155,13 @@ impl<'a> Transcript<'a> {
         self.type_line(&line)
     }
 
+    /// Puts what a reader's machine could have in the place of what this one
+    /// has.
+    pub fn with(&mut self, of_a_reader: fn(&str) -> String) -> &mut Self {
+        self.text = of_a_reader(&self.text);
+        self
+    }
+
     /// What was typed and seen.
     pub fn text(&self) -> &str {
         &self.text
@@ -177,17 +184,18 @@ impl<'a> Transcript<'a> {
         self.text += &format!("$ {typed}\n");
         let mut ps = None;
         let mut lines: Vec<String> = Vec::new();
-        let joined: Vec<_> = match is_trace {
+        let mut joined: Vec<_> = match is_trace {
             true => trace::join(shown),
             false => shown.lines().map(str::to_owned).collect(),
         };
+        oldest_first(&mut joined, shell);
         for line in &joined {
             if let (true, Some(call)) = (is_trace, self.call(line)) {
                 lines.push(call);
                 continue;
             }
             let words: Vec<_> = line.split_whitespace().collect();
-            if let ["PID", ..] = words[..] {
+            if is_heading(&words) {
                 ps = Some(Ps::new(words.contains(&"PPID"), shell));
             }
             match &mut ps {
@@ -204,7 +212,7 @@ impl<'a> Transcript<'a> {
                     lines.push(busybox_cat(&line).unwrap_or(line));
                 }
                 // Every shell says it in words of its own, some repeatedly.
-                None if line.contains("fork") && !line.contains("()") => {
+                None if line.contains("sh: ") && line.contains("fork") => {
                     lines.push("sh: 0: Cannot fork".to_owned());
                     lines.dedup();
                 }
@@ -487,6 +495,18 @@ struct Ps {
     shell: i32,
 }
 
+/// Sorts the rows of a ps by age. The host's numbers begin again when they
+/// have come to pid_max: what is below the shell's was given out after it.
+fn oldest_first(lines: &mut [String], shell: Process) {
+    let is_header = |line: &String| line.trim_start().starts_with("PID ");
+    let Some(header) = lines.iter().position(is_header) else { return };
+    lines[header + 1..].sort_by_key(|line| {
+        let pid = line.split_whitespace().next().map(str::parse);
+        let pid: i32 = pid.and_then(Result::ok).unwrap_or(i32::MAX);
+        (pid > 1 && pid < shell.0, pid)
+    });
+}
+
 impl Ps {
     fn new(has_parents: bool, shell: Process) -> Self {
         let family = BTreeSet::from([shell.0]);
@@ -530,6 +550,12 @@ impl Ps {
         }
         None
     }
+}
+
+/// Whether ps writes that above its columns.
+fn is_heading(words: &[&str]) -> bool {
+    let is_title = |word: &&str| word.chars().all(|c| c.is_ascii_uppercase());
+    words.first() == Some(&"PID") && words.iter().all(is_title)
 }
 
 /// As ps does at the right edge of the terminal.

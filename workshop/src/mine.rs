@@ -55,10 +55,10 @@ impl Mine {
             .tempdir_in(root)
             .context("cannot make mine/")?;
         let mine = Self { folder: unfinished.path().to_owned() };
-        let manifest = root.join("Cargo.toml");
-        let manifest = read(&manifest)?;
+        let manifest_path = root.join("Cargo.toml");
+        let manifest = read(&manifest_path)?;
         mine.write("Cargo.toml", &self::manifest(&manifest)?)?;
-        mine.write(".cargo/config.toml", CONFIG)?;
+        mine.write(".cargo/config.toml", &config(&manifest_path))?;
         mine.write("Cargo.lock", &read(&root.join("Cargo.lock"))?)?;
         mine.copy(root, Step::FIRST)?;
         mine.set_task(Step::FIRST.next().unwrap_or(Step::FIRST))?;
@@ -147,8 +147,19 @@ fn read(path: &Path) -> Result<String> {
         .with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// So that what the course has compiled serves here, too.
-const CONFIG: &str = "[build]\ntarget-dir = \"../target\"\n";
+/// So that what the course has compiled serves here, too, and so does
+/// `cargo workshop`: cargo would look for it among the packages of mine/.
+fn config(of_the_course: &Path) -> String {
+    // An alias has spaces between its words and no way to quote one, so in a
+    // folder with a space in its name it is for mine/ itself only.
+    let path = of_the_course.to_str();
+    let path = path.filter(|path| !path.contains([' ', '"', '\\']));
+    let path = path.unwrap_or("../Cargo.toml");
+    format!(
+        "[build]\ntarget-dir = \"../target\"\n\n[alias]\n\
+         workshop = \"run -q --manifest-path {path} -p workshop --\"\n"
+    )
+}
 
 /// A manifest with the versions of the course's own.
 fn manifest(of_the_course: &str) -> Result<String> {

@@ -24,7 +24,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use nix::unistd::{Uid, User, getegid, getgroups};
 
@@ -37,10 +37,10 @@ use crate::terminal::{BAD, note, styled};
 /// What to run in it.
 #[derive(Args)]
 #[command(after_help = "\
-The machine has this machine's files, with your rights to them: it is you who
-reads and writes them, and root inside can do no more to them than you can.
-What is written stays, but for /tmp and /run, which are the machine's own. It
-has one processor, no network, and cgroup v2 with cpu, memory and pids. Its
+It has this machine's files, with your rights to them: it is you who reads and
+writes them, and root inside can do no more to them than you can. What is
+written stays, but for /tmp and /run, which are its own. It has one processor,
+no network but the loopback, and cgroup v2 with cpu, memory and pids. Its
 system calls are slow: starting a program takes 20 times as long.
 
 The kernel is User-Mode Linux, a program as any other: it needs no privilege,
@@ -117,6 +117,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn launch(options: &Options) -> Result<ExitCode> {
+    if kernel::is_ours() {
+        bail!("this is such a machine already, and cannot boot another one");
+    }
     let Some(kernel) = options.kernel.clone().or_else(kernel::find) else {
         note(format_args!(
             "{}: User-Mode Linux is not installed: there is no linux.uml in \
@@ -160,6 +163,9 @@ fn job(options: &Options, terminal: Option<&Terminal>) -> Result<Job> {
     let mut set = |name: &str, value: OsString| {
         variables.insert(name.into(), value);
     };
+    let uid = job.ids.first().copied().unwrap_or_default();
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    let name = user.as_ref().map_or(uid.to_string(), |user| user.name.clone());
     if job.command.is_empty() {
         let bash = ["/bin/bash", "/usr/bin/bash"].map(Path::new);
         let bash = bash.into_iter().find(|path| path.exists());
@@ -167,15 +173,16 @@ fn job(options: &Options, terminal: Option<&Terminal>) -> Result<Job> {
             Some(bash) => vec![bash.into(), "--norc".into()],
             None => vec!["/bin/sh".into()],
         };
-        let prompt = if bash.is_some() { r"\u@vm:\w\$ " } else { "vm# " };
-        set("PS1", prompt.into());
+        let place = match (bash, uid) {
+            (Some(_), _) => r":\w\$",
+            (None, 0) => "#",
+            (None, _) => "$",
+        };
+        set("PS1", format!("{name}@vm{place} ").into());
         // None but what the user has written should be in it.
         set("HISTFILE", OsString::new());
     }
-    let uid = job.ids.first().copied().unwrap_or_default();
     if uid != Uid::effective().as_raw() {
-        let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
-        let name = user.as_ref().map_or(uid.to_string(), |u| u.name.clone());
         set("USER", name.clone().into());
         set("LOGNAME", name.into());
         if uid != 0 {

@@ -88,6 +88,24 @@ fn alone_it_lists_its_commands_and_says_what_is_next() {
     assert!(course.works(&[]).contains("\nNext: step 2: `cargo workshop"));
 }
 
+/// Where cargo finds the course's programs no more by itself.
+#[test]
+fn the_workshop_can_be_called_from_mine() {
+    let course = Course::new();
+    course.works(&["start"]);
+    let output = Command::new(env!("CARGO"))
+        .arg("--list")
+        .current_dir(course.path("mine/src"))
+        .output()
+        .expect("cargo");
+    let list = String::from_utf8_lossy(&output.stdout);
+    let alias = list.lines().find(|l| l.trim().starts_with("workshop "));
+    let manifest = course.0.path().canonicalize().expect("a folder");
+    let manifest = manifest.join("Cargo.toml");
+    let wanted = format!("--manifest-path {} -p", manifest.display());
+    assert!(alias.is_some_and(|it| it.contains(&wanted)), "{output:?}");
+}
+
 /// Compiled with what is there already, and without a network. It takes its
 /// time, so that nobody in a room has to wait for it.
 #[test]

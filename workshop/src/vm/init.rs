@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result};
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{Signal, kill};
@@ -134,7 +134,12 @@ fn command(arguments: &[OsString], data: &File) -> Result<u8> {
 fn pty(lines: u16, columns: u16) -> Result<OpenptyResult> {
     let size =
         Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    openpty(&size, None).context("no pseudo-terminal")
+    let pty = openpty(&size, None).context("no pseudo-terminal")?;
+    for end in [&pty.master, &pty.slave] {
+        // The command gets copies of the one, and must not have the other.
+        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    }
+    Ok(pty)
 }
 
 /// Carries output to the launcher until the last writer is gone, or nobody

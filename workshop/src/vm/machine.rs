@@ -1,6 +1,7 @@
 //! The machine while it runs, seen from outside.
 
 use std::fs::{self, File};
+use std::io::ErrorKind::{BrokenPipe, Interrupted};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -124,6 +125,7 @@ impl Machine {
             });
         }
         let mut status = None;
+        let mut lost = None;
         let [mut stdout, mut stderr] = [
             file(io::stdout()).context("stdout")?,
             file(io::stderr()).context("stderr")?,
@@ -132,8 +134,9 @@ impl Machine {
             match kind {
                 Kind::Input => {}
                 Kind::Output => {
-                    if stdout.write_all(&data).is_err() {
+                    if let Err(error) = stdout.write_all(&data) {
                         self.shared.order(Order::CloseOutput);
+                        lost = Some(error);
                     }
                 }
                 Kind::Errors => {
@@ -156,6 +159,11 @@ impl Machine {
             }
         }
         self.shared.restore();
+        // That nobody reads any more is the command's affair.
+        let broken = |error: &io::Error| error.kind() == BrokenPipe;
+        if let Some(error) = lost.filter(|error| !broken(error)) {
+            return Err(error).context("cannot write to stdout");
+        }
         let signal = self.shared.signal.load(Ordering::Relaxed);
         Ok(match (signal, status) {
             (1.., _) => 128 + signal as u8,
@@ -184,11 +192,7 @@ impl Machine {
             let mut piece = [0; PIECE];
             loop {
                 let length = match stdin.read(&mut piece) {
-                    Err(error)
-                        if error.kind() == io::ErrorKind::Interrupted =>
-                    {
-                        continue;
-                    }
+                    Err(error) if error.kind() == Interrupted => continue,
                     other => other.unwrap_or(0),
                 };
                 let sent = send(&mut line, Kind::Input, &piece[..length]);
@@ -220,8 +224,10 @@ impl Machine {
         for line in &lines[lines.len().saturating_sub(12)..] {
             note(styled(FAINT, format_args!("  it said: {line}")));
         }
-        if log.contains("ptrace") && !self.shared.is_up.load(Ordering::Relaxed)
-        {
+        let refused = |line: &str| {
+            line.contains("ptrace") && !line.trim().ends_with("OK")
+        };
+        if log.lines().any(refused) {
             note(
                 "hint: it needs ptrace(2), which /proc/sys/kernel/yama/\
                  ptrace_scope, or a container around us, may forbid: 0 or 1 \
@@ -265,10 +271,10 @@ impl Shared {
     fn obey(&self, mut signals: Signals) {
         for signal in signals.forever() {
             match (signal, &self.terminal) {
-                (SIGCHLD, _) | (SIGWINCH | SIGCONT | SIGTSTP, None) => {}
+                (SIGCHLD, _) | (SIGWINCH | SIGCONT, None) => {}
                 (SIGWINCH, Some(terminal)) => self.order(terminal.resize()),
-                (SIGTSTP, Some(terminal)) => {
-                    terminal.restore();
+                (SIGTSTP, _) => {
+                    self.restore();
                     let _ = raise(Signal::SIGSTOP);
                 }
                 (SIGCONT, Some(terminal)) => {

@@ -49,8 +49,12 @@ pub fn main(arguments: &[OsString]) -> Result<ExitCode> {
         setuid(Uid::from_raw(uid)).context("cannot set the user")?;
     }
     env::set_current_dir(directory).with_context(|| {
-        let directory = Path::new(directory).display();
-        format!("cannot enter {directory} as uid {}", Uid::current())
+        format!(
+            "cannot enter {} as uid {}: begin in a folder that this user may \
+             enter",
+            Path::new(directory).display(),
+            Uid::current()
+        )
     })?;
     let error = Command::new(name).args(arguments).exec();
     let status = match error.kind() {
