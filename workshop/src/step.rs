@@ -43,11 +43,6 @@ impl Step {
     pub fn package(self) -> &'static str {
         NAMES[self.0 - 1]
     }
-
-    /// The file of its chapter, as `05-proc.md` without the end.
-    pub fn chapter(self) -> &'static str {
-        self.package().trim_start_matches("step")
-    }
 }
 
 impl FromStr for Step {
