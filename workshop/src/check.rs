@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
+use nix::unistd::Uid;
 use suite::judge::{Judge, Word};
 use suite::property::Property;
 use suite::{Caller, PROPERTIES, Verdict};
@@ -90,6 +91,9 @@ fn check(target: &Target, step: Option<Step>, watch: &Watch) -> Result<bool> {
     let program = target.program()?;
     let whom = match Caller::own() {
         Caller::Root => "root",
+        Caller::User if Uid::effective().is_root() => {
+            "root without CAP_SYS_ADMIN"
+        }
         Caller::User => "an ordinary user",
     };
     say(format_args!("{target} as {step}, run by {whom}"));
