@@ -261,6 +261,9 @@ impl Drop for Groups {
 #[derive(Debug, Default)]
 pub struct Pen(Vec<(Hierarchy, PathBuf)>);
 
+/// More processes than a program under test has a use for.
+pub const MOST: u64 = 1000;
+
 /// The group in the pen for those who are not under test.
 const KEEPER: &str = "suite-keeper";
 
@@ -285,7 +288,7 @@ impl Pen {
                 }
                 // So that no program can have so many that they are never
                 // all found.
-                let _ = fs::write(top.join("pids.max"), "1000");
+                let _ = fs::write(top.join("pids.max"), MOST.to_string());
                 pen.0.push((hierarchy, top));
             }
         }

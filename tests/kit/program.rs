@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::pipe2;
 
 use crate::caller::Caller;
-use crate::cgroup::Groups;
+use crate::cgroup::{self, Groups};
 use crate::probe;
 use crate::process::{self, Process};
 use crate::sandbox::{PROBE, Sandbox};
@@ -70,6 +70,9 @@ impl Subject<'_> {
             .map(|dir| Given::Group(dir.clone()))
             .collect();
         let mut start = Start::of(program.as_ref(), args, self.sandbox.dir());
+        if self.sandbox.is_foreign() && self.caller == Caller::User {
+            given.push(Given::Processes(cgroup::MOST));
+        }
         if !self.sandbox.is_foreign() {
             // A shell may read and write files in its home.
             start = start.variable("HOME", self.sandbox.dir());

@@ -504,6 +504,7 @@ fn devices(subject: &Subject) -> Result<Finding> {
     judge(
         !is_host && disks.is_empty() && broken.is_empty(),
         match (is_host, disks, broken) {
+            (true, "", _) => "it is the host's /dev".to_owned(),
             (true, ..) => format!("it is the host's /dev, with disks: {disks}"),
             (_, "", "") => "what is needed is there and works".to_owned(),
             (_, "", _) => format!("broken or missing: {broken}"),

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{self, Command};
@@ -17,7 +18,7 @@ use std::{io, io::Write as _, iter};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{
     Gid, Uid, close, dup2_stderr, dup2_stdin, dup2_stdout, setgroups,
@@ -37,6 +38,8 @@ pub enum Given {
     Group(PathBuf),
     /// These ids, and no supplementary groups.
     Ids(u32, u32),
+    /// At most that many processes more than this user has now.
+    Processes(u64),
     /// At most that many descriptors.
     Descriptors(u64),
     /// This signal blocked.
@@ -60,6 +63,7 @@ impl Given {
         let (key, value) = match self {
             Self::Group(dir) => ("group", dir.clone().into_os_string()),
             Self::Ids(uid, gid) => ("ids", format!("{uid}:{gid}").into()),
+            Self::Processes(n) => ("processes", n.to_string().into()),
             Self::Descriptors(n) => ("descriptors", n.to_string().into()),
             Self::Blocked(signal) => ("blocked", signal.as_str().into()),
             Self::LeakedRoot => ("leaked-root", OsString::new()),
@@ -85,6 +89,7 @@ impl Given {
                 let (uid, gid) = text.split_once(':').ok_or("no :")?;
                 Self::Ids(uid.parse()?, gid.parse()?)
             }
+            b"processes" => Self::Processes(text.parse()?),
             b"descriptors" => Self::Descriptors(text.parse()?),
             b"blocked" => Self::Blocked(Signal::from_str(&text)?),
             b"leaked-root" => Self::LeakedRoot,
@@ -104,6 +109,11 @@ impl Given {
                 setgroups(&[])?;
                 setresgid(gid, gid, gid)?;
                 setresuid(uid, uid, uid)?;
+            }
+            Self::Processes(n) => {
+                let (_, most) = getrlimit(Resource::RLIMIT_NPROC)?;
+                let n = most.min(tasks_of_this_user() + n);
+                setrlimit(Resource::RLIMIT_NPROC, n, n)?;
             }
             Self::Descriptors(n) => {
                 setrlimit(Resource::RLIMIT_NOFILE, *n, *n)?;
@@ -150,6 +160,17 @@ impl Given {
         }
         Ok(())
     }
+}
+
+/// What RLIMIT_NPROC counts: threads, see getrlimit(2).
+fn tasks_of_this_user() -> u64 {
+    let own = Uid::current().as_raw();
+    let processes = crate::process::all().into_iter();
+    let tasks = processes.filter_map(|process| {
+        let tasks = fs::metadata(format!("/proc/{}/task", process.0)).ok()?;
+        (tasks.uid() == own).then(|| tasks.nlink().saturating_sub(2))
+    });
+    tasks.sum()
 }
 
 /// `suite:start key=value… -- PROGRAM ARGS…`
