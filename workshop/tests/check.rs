@@ -12,8 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use tempfile::TempDir;
 
-/// A user that owns nothing.
-const SOMEBODY: u32 = 54321;
+/// A user that owns nothing, not even what the suite gives to its own.
+const SOMEBODY: u32 = 54322;
 
 /// A folder that everybody may read, with the workshop and a program in it.
 struct Folder {
