@@ -266,23 +266,18 @@ fn a_shell_script_is_judged_by_what_it_does() {
 #[test]
 fn who_only_execs_isolates_nothing() {
     let script = "#!/bin/sh\nshift\nexec \"$@\"\n";
-    for folder in [Folder::new(), Folder::of_a_user()] {
-        let checked = folder.with_script(script).check(&["05"]);
-        checked.expect_code(1);
-        let leaks = [
-            "own host name",
-            "own PIDs",
-            "ends with its command",
-            "own files",
-            "own environment",
-            "own /proc",
-            "own mount table",
-        ];
-        checked.expect_each('✗', &leaks).expect_each(
-            '✓',
-            &["exit status", "arguments", "streams", "TERM arrives"],
-        );
-    }
+    let checked = Folder::new().with_script(script).check(&["05"]);
+    let leaks = [
+        "own host name",
+        "own PIDs",
+        "ends with its command",
+        "own files",
+        "own environment",
+        "own /proc",
+        "own mount table",
+    ];
+    let holds = ["exit status", "arguments", "streams", "TERM arrives"];
+    checked.expect_code(1).expect_each('✗', &leaks).expect_each('✓', &holds);
 }
 
 #[test]
