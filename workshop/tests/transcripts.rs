@@ -23,6 +23,7 @@ const TESTS: &[Test] = tests![needs container:
     checking,
     checking_another_program;
     anywhere:
+    the_commands,
     roots,
     the_first_task,
     hints,
@@ -150,6 +151,15 @@ const GROUP: &str = "in a group below ";
 
 /// Where the reader's shell is.
 const OWN_GROUP: &str = "/sys/fs/cgroup/user.slice/shell.scope";
+
+fn the_commands(subject: &Subject) -> Result<()> {
+    in_a_clone(subject, |subject| {
+        Transcript::new(subject)
+            .type_line("cargo workshop")?
+            .matches("00-workshop");
+        Ok(())
+    })
+}
 
 /// What is in a root, which depends on this machine's programs.
 fn contents(text: &str) -> String {
