@@ -329,11 +329,12 @@ fn a_kernel_of_ones_own(subject: &Subject) -> Result<()> {
     needs_user_mode_linux(subject)?;
     in_a_clone(subject, |subject| {
         Transcript::new(subject)
-            .type_line("id -u; cargo workshop vm id -u")?
+            .type_line("id -u")?
             .type_line(
-                "cargo workshop vm cat /sys/fs/cgroup/cgroup.controllers",
+                "cargo workshop vm sh -c \
+                 'id -u; cat /sys/fs/cgroup/cgroup.controllers; exit 7'; \
+                 echo $?",
             )?
-            .type_line("cargo workshop vm sh -c 'exit 7'; echo $?")?
             .matches("00-vm");
         Ok(())
     })
