@@ -19,7 +19,7 @@ impl Course {
         let here = here.canonicalize().expect("the course");
         for entry in fs::read_dir(&here).expect("a folder").flatten() {
             let name = entry.file_name();
-            let is_ours = ["mine", "target", ".git"].iter().any(|n| name == *n);
+            let is_ours = ["mine", ".git"].iter().any(|n| name == *n);
             if !is_ours {
                 symlink(entry.path(), folder.path().join(name))
                     .expect("a link");
