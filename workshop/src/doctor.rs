@@ -213,7 +213,8 @@ fn next(steps: &[(Vec<Step>, Option<&Check>)]) -> String {
                          runs in `cargo workshop vm`"
             .to_owned(),
         Some((_, check)) => format!(
-            "Next: {}. Then `cargo workshop doctor` again",
+            "Next: {}. Then `cargo workshop doctor` again. \
+             Where you may not: `cargo workshop vm`",
             check.remedy()
         ),
     }

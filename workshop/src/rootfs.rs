@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -140,6 +141,9 @@ fn make(options: &Options, dir: &Path) -> Result<Summary> {
     }
 }
 
+/// What is done by then needs no bar.
+const MOMENT: Duration = Duration::from_millis(500);
+
 /// A bar, or where nobody knows how much there is, a count. It shows on a
 /// terminal only, and does so after a moment.
 fn progress(length: Option<u64>) -> ProgressBar {
@@ -147,13 +151,17 @@ fn progress(length: Option<u64>) -> ProgressBar {
         Some(_) => "{wide_bar} {bytes} of {total_bytes}",
         None => "{spinner} {bytes}",
     };
-    let bar = ProgressBar::with_draw_target(
-        length,
-        ProgressDrawTarget::stderr_with_hz(10),
-    );
+    let bar =
+        ProgressBar::with_draw_target(length, ProgressDrawTarget::hidden());
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
-    bar.enable_steady_tick(Duration::from_millis(300));
+    let later = bar.clone();
+    thread::spawn(move || {
+        thread::sleep(MOMENT);
+        if !later.is_finished() {
+            later.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        }
+    });
     bar
 }
