@@ -110,7 +110,7 @@ fn a_container_of_shell(subject: &Subject) -> Result<()> {
     if !subject.beside("unshare", args).run()?.status.success() {
         return Err(skip("needs the unshare of util-linux"));
     }
-    const BEGIN: &str = "```sh\ncat > mine";
+    const BEGIN: &str = "```sh\ncat > mine.sh";
     let chapter = include_str!("../book/text/04-chroot.md");
     let scripts: Vec<_> = chapter
         .match_indices(BEGIN)
@@ -128,7 +128,7 @@ fn a_container_of_shell(subject: &Subject) -> Result<()> {
                 .beside("/bin/sh", ["-c", script])
                 .run()?
                 .expect_status(0)?;
-            let mine = subject.path("mine");
+            let mine = subject.path("mine.sh");
             let sandbox = Sandbox::new(&mine, subject.caller)?;
             let subject = Subject { sandbox: &sandbox, ..*subject };
             let mut wrong = Vec::new();
