@@ -53,11 +53,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     say("");
     let next = match hints.len().checked_sub(seen) {
         None => format!("`cargo workshop catch-up {step}` puts it into mine/"),
-        Some(0) => "next time: the answer".to_owned(),
-        Some(1) => "next time: the last hint".to_owned(),
-        Some(more) => format!("next time: one of {more} hints"),
+        Some(0) => "`cargo workshop hint` again: the answer".to_owned(),
+        Some(1) => "`cargo workshop hint` again: the last hint".to_owned(),
+        Some(more) => format!("`cargo workshop hint` again: {more} hints more"),
     };
-    say(styled(FAINT, next));
+    say(styled(FAINT, format!("next: {next}")));
     Ok(ExitCode::SUCCESS)
 }
 

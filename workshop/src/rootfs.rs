@@ -6,15 +6,20 @@ use std::io::{self, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use nix::errno::Errno;
 use rootfs::{DEFAULT_LIMIT, Source, Summary};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
-use crate::terminal::say;
+use crate::terminal::{errno, say};
 
 /// What to make, and where.
 #[derive(Args)]
@@ -62,11 +67,15 @@ impl FromStr for From {
     }
 }
 
+/// As a shell has it: 128 and SIGINT's number.
+const INTERRUPTED: u8 = 130;
+
 /// Makes it.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let dir = &options.dir;
+    let is_over = catch_interrupts()?;
     let summary = if is_free(dir)? {
-        make(options, dir)
+        make(options, dir, &is_over)
     } else if !rootfs::is_ours(dir) {
         bail!(
             "{} is there already and no root that we made: name another \
@@ -84,8 +93,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             mount.point.display()
         );
     } else {
-        rootfs::replace(dir, |new| make(options, new))
-    }?;
+        rootfs::replace(dir, |new| make(options, new, &is_over))
+    };
+    if summary.is_err() && is_over.load(Ordering::SeqCst) {
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    let summary = summary?;
     say(format_args!("made {} from {summary}", dir.display()));
     Ok(ExitCode::SUCCESS)
 }
@@ -108,14 +121,56 @@ fn mounted_below(dir: &Path) -> Result<Option<doctor::mounts::Mount>> {
     Ok(mounts.into_iter().find(|mount| mount.point.starts_with(&dir)))
 }
 
-fn make(options: &Options, dir: &Path) -> Result<Summary> {
+/// Ends in an orderly way at a Ctrl-C, which may be far into an archive: what
+/// has been unpacked goes.
+struct Interruptible<'a, R> {
+    reader: R,
+    is_over: &'a AtomicBool,
+}
+
+impl<R: Read> Read for Interruptible<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.is_over.load(Ordering::SeqCst) {
+            return Err(io::Error::other("interrupted"));
+        }
+        self.reader.read(buffer)
+    }
+}
+
+/// Sets a flag at a Ctrl-C. A second one ends us at once: a pipe that we read
+/// from may say nothing for long.
+fn catch_interrupts() -> Result<Arc<AtomicBool>> {
+    let is_over = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, Arc::clone(&is_over))
+            .and_then(|_| flag::register(signal, Arc::clone(&is_over)))
+            .context("cannot catch signals")?;
+    }
+    Ok(is_over)
+}
+
+fn make(
+    options: &Options,
+    dir: &Path,
+    is_over: &AtomicBool,
+) -> Result<Summary> {
     let limit = options.limit.saturating_mul(1 << 30);
     let unpack = |length, archive: &mut dyn Read| {
         let progress = progress(length);
-        let archive = progress.wrap_read(archive);
+        let reader = progress.wrap_read(archive);
+        let archive = Interruptible { reader, is_over };
         let summary = rootfs::unpack_at_most(limit, archive, dir);
         progress.finish_and_clear();
-        summary
+        summary.map_err(|error| {
+            let too_large = |cause| errno(cause) == Some(Errno::EFBIG);
+            match error.chain().any(too_large) {
+                true => error.context(format!(
+                    "more than {} GiB, --limit allows more",
+                    options.limit
+                )),
+                false => error,
+            }
+        })
     };
     match &options.from {
         None => rootfs::build(dir),

@@ -4,7 +4,11 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 fn rootfs(folder: &Path, args: &[&str], stdin: Option<&[u8]>) -> Output {
@@ -143,4 +147,39 @@ fn a_root_with_a_mount_in_it_stays() {
     assert_eq!(output.stdout, b"kept\n", "{errors}");
     assert!(errors.contains("tmpfs is mounted in fs: `umount "), "{errors}");
     assert!(only(folder).is_some());
+}
+
+#[test]
+fn an_interrupted_one_leaves_nothing() {
+    let folder = TempDir::new().expect("a folder");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_workshop"))
+        .args(["rootfs", "--from", "-"])
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut pipe = child.stdin.take().expect("a pipe");
+    // A file of which the rest does not come.
+    let archive = archive();
+    pipe.write_all(&archive[..600]).expect("room in the pipe");
+    let entries = || fs::read_dir(folder.path()).expect("a folder").count();
+    let begun = Instant::now();
+    while entries() == 0 && begun.elapsed() < Duration::from_secs(10) {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(entries(), 1, "it has not begun");
+    let pid = i32::try_from(child.id()).expect("a PID");
+    kill(Pid::from_raw(pid), Signal::SIGINT).expect("it is there");
+    // What sends the archive gets the Ctrl-C, too.
+    drop(pipe);
+    let status = child.wait().expect("it ends");
+    assert_eq!(status.code(), Some(130));
+    assert_eq!(entries(), 0, "something unfinished is left");
+}
+
+#[test]
+fn what_is_too_large_says_how_to_allow_it() {
+    let folder = TempDir::new().expect("a folder");
+    let args = ["--from", "-", "--limit", "0"];
+    fails(folder.path(), &args, Some(&archive()), "--limit allows more");
 }

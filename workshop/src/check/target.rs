@@ -105,9 +105,8 @@ impl Target {
     /// After a check in which something leaks.
     pub fn say_what_helps(&self, runs: bool) {
         if !runs && Caller::own() == Caller::User {
-            say("next: it may need root, or something that is forbidden here:");
+            say("it may need root, or something that is forbidden here:");
             say("`cargo workshop doctor` says what this machine allows");
-            return;
         }
         say(match self {
             Self::Mine(_) => "next: `cargo workshop hint` helps",
@@ -139,12 +138,17 @@ impl fmt::Display for Target {
     }
 }
 
-/// A file, or all that is in a folder.
+/// A file, or all that is in a folder, but for what editors keep beside it:
+/// vim writes its swap file while nothing has been saved.
 fn add_state(path: &Path, state: &mut Vec<(PathBuf, i64, i64, u64)>) {
     let Ok(meta) = path.metadata() else { return };
     if meta.is_dir() {
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-            add_state(&entry.path(), state);
+            let name = entry.file_name();
+            let name = name.as_encoded_bytes();
+            if !name.starts_with(b".") && !name.ends_with(b"~") {
+                add_state(&entry.path(), state);
+            }
         }
     } else {
         state.push(file_state(path, &meta));
@@ -183,4 +187,30 @@ fn build(mine: &Mine) -> Result<PathBuf> {
         })
         .next_back()
         .context("mine/ has no program: it needs a src/main.rs")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::add_state;
+
+    #[test]
+    fn what_editors_keep_is_no_change() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name, text| fs::write(folder.path().join(name), text);
+        let state = || {
+            let mut state = Vec::new();
+            add_state(folder.path(), &mut state);
+            state
+        };
+        write("main.rs", "fn main() {}").expect("a source");
+        let before = state();
+        for name in [".main.rs.swp", "main.rs~"] {
+            write(name, "b0VIM").expect("an editor's file");
+        }
+        assert_eq!(state(), before);
+        write("cgroup.rs", "").expect("another source");
+        assert_ne!(state(), before);
+    }
 }
