@@ -97,7 +97,10 @@ fn a_group_of_a_killed_launcher(subject: &Subject) -> Result<()> {
     let groups = "find /sys/fs/cgroup -name 'step07-*' | \
                   sed 's/.*\\///' | sort -u";
     Transcript::new(subject)
-        .type_line("step07-cgroups run sleep 9 & sleep 1; kill -9 $!")?
+        .type_line(
+            "step07-cgroups run sleep 9 & \
+             until ps | grep -q sleep; do :; done; kill -9 $!",
+        )?
         .type_line(groups)?
         .type_line("step07-cgroups run true")?
         .type_line(groups)?
