@@ -2,6 +2,7 @@
 //! hybrid hosts.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -203,15 +204,16 @@ impl Groups {
     }
 
     /// Every directory that stands below the suite's groups. Where it made
-    /// none, those of this user below the group that this process is in:
-    /// others come and go.
+    /// none, those of this user below the group that this process is in, and
+    /// on version 2 those beside it, where a program may have to put its own.
+    /// Others come and go, and so do systemd's.
     pub fn directories(&self) -> BTreeSet<PathBuf> {
         let own = getuid().as_raw();
         let mut tops: Vec<_> = match self.made.is_empty() {
             true => hierarchies()
                 .unwrap_or_default()
                 .into_iter()
-                .map(|hierarchy| hierarchy.own)
+                .flat_map(|it| writable_above(&it).into_iter().chain([it.own]))
                 .collect(),
             false => self.made.clone(),
         };
@@ -221,7 +223,8 @@ impl Groups {
         };
         let mut found = BTreeSet::new();
         while let Some(dir) = tops.pop() {
-            let below = directories_in(&dir);
+            let mut below = directories_in(&dir);
+            below.retain(|dir| !is_unit(dir));
             if is_ours(&dir) && !found.insert(dir) {
                 continue;
             }
@@ -389,6 +392,24 @@ fn parent_for(hierarchy: &Hierarchy) -> PathBuf {
         && dir.pop()
     {}
     dir
+}
+
+/// The nearest group above our own that we may make others in: below ours,
+/// which has processes, version 2 allows none with limits.
+fn writable_above(hierarchy: &Hierarchy) -> Option<PathBuf> {
+    let above = hierarchy.own.ancestors().skip(1);
+    above
+        .take_while(|dir| hierarchy.is_v2 && dir.starts_with(&hierarchy.mount))
+        .find(|dir| {
+            access(&dir.join("cgroup.procs"), AccessFlags::W_OK).is_ok()
+        })
+        .map(Path::to_owned)
+}
+
+/// Whether systemd gave it its name, see systemd.unit(5).
+fn is_unit(dir: &Path) -> bool {
+    let kind = dir.extension().and_then(OsStr::to_str);
+    kind.is_some_and(|kind| ["scope", "service", "slice"].contains(&kind))
 }
 
 fn make_dir(dir: &Path) -> Result<()> {
