@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -14,13 +15,17 @@ use suite::cgroup::{self, Groups};
 use suite::harness::guarded;
 use suite::property::{PROPERTIES, markdown};
 use suite::sandbox::Sandbox;
-use suite::{Caller, process};
+use suite::terminal::Terminal;
+use suite::{Caller, Subject, process};
 
 /// The first argument of a process that ruins a host of its own.
 const RUIN: &str = "kit:ruin";
 
 const FORBIDDEN: &str = "namespaces are forbidden here";
 const CLOSED: &str = "needs a cgroup that this user may write";
+
+/// What was ruined stays so.
+const BRIEF: Duration = Duration::from_millis(500);
 
 type Ruin = fn(&Sandbox, &Groups) -> Result<()>;
 
@@ -47,6 +52,8 @@ fn main() -> ExitCode {
         })
         .collect();
     trials.push(Trial::test("the table is whole", the_table_is_whole));
+    let name = "a terminal's other end is the kit's alone";
+    trials.push(Trial::test(name, other_end));
     let mut arguments = Arguments::from_args();
     // Each looks at the host before and after.
     arguments.test_threads = Some(1);
@@ -90,12 +97,14 @@ fn ruin(what: &str) -> ExitCode {
             };
             let own = env::current_exe()?;
             let sandbox = Sandbox::without_fs(&own, Caller::own())?;
-            let first = guarded(&groups, &sandbox, || ruin(&sandbox, &groups));
+            let first =
+                guarded(&groups, &sandbox, BRIEF, || ruin(&sandbox, &groups));
             // The folder is to be removed.
             let _ = umount(sandbox.dir());
             // Nothing of it fails the next test, if it can be mended.
             if ["a process", "a cgroup"].contains(&what) {
-                guarded(&groups, &sandbox, || Ok(())).context("not mended")?;
+                guarded(&groups, &sandbox, BRIEF, || Ok(()))
+                    .context("not mended")?;
             }
             first
         });
@@ -156,6 +165,25 @@ fn leak_group(_: &Sandbox, groups: &Groups) -> Result<()> {
     let tops = groups.directories();
     let top = tops.first().context("no group")?;
     Ok(fs::create_dir(top.join("left"))?)
+}
+
+fn other_end() -> Result<(), Failed> {
+    let sandbox = Sandbox::without_fs(&env::current_exe()?, Caller::own())?;
+    let groups = Groups::default();
+    let caller = Caller::own();
+    let subject =
+        Subject { caller, sandbox: &sandbox, groups: &groups, step: 1 };
+    let mut terminal = Terminal::new(&subject)?;
+    let script = "ls -l /proc/$$/fd; echo en''d";
+    let running =
+        terminal.of(subject.beside("/bin/sh", ["-c", script])).spawn()?;
+    terminal.shows("end\r\n")?;
+    running.wait()?.expect_status(0)?;
+    let shown = terminal.all()?;
+    if shown.contains("ptmx") || !shown.contains("/dev/pts/") {
+        return Err(format!("a program has these files: {shown}").into());
+    }
+    Ok(())
 }
 
 fn the_table_is_whole() -> Result<(), Failed> {

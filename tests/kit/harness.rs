@@ -9,6 +9,7 @@ use std::io::{self, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -20,7 +21,7 @@ use crate::behaviour::SINCE;
 use crate::caller::Caller;
 use crate::cgroup::{self, Groups};
 use crate::host;
-use crate::process;
+use crate::process::{self, SOON};
 use crate::program::{Start, Subject};
 use crate::property::{PROPERTIES, Property, Verdict};
 use crate::sandbox::Sandbox;
@@ -293,7 +294,14 @@ impl World {
         }
         let groups = self.session.groups()?;
         let subject = self.subject(caller, &place.sandbox, &groups);
-        guarded_but(&groups, &place.sandbox, leaves, || test(&subject))
+        // Where something stays, that long is lost.
+        let patience = match leaves {
+            [] => SOON,
+            _ => Duration::from_secs(2),
+        };
+        guarded_but(&groups, &place.sandbox, patience, leaves, || {
+            test(&subject)
+        })
     }
 
     fn finish(
@@ -327,13 +335,15 @@ impl World {
     }
 }
 
-/// Runs `test`, and fails also when the host is not afterwards as it was.
+/// Runs `test`, and fails also when the host is not, `patience` afterwards, as
+/// it was.
 pub fn guarded(
     groups: &Groups,
     sandbox: &Sandbox,
+    patience: Duration,
     test: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    guarded_but(groups, sandbox, &[], test)
+    guarded_but(groups, sandbox, patience, &[], test)
 }
 
 /// The same where something is to be left behind: each change has to begin
@@ -341,11 +351,11 @@ pub fn guarded(
 fn guarded_but(
     groups: &Groups,
     sandbox: &Sandbox,
+    patience: Duration,
     leaves: &[&str],
     test: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    let (result, mut changes) =
-        host::guard(groups, &[sandbox], process::SOON, test);
+    let (result, mut changes) = host::guard(groups, &[sandbox], patience, test);
     if result.is_ok() {
         for what in leaves {
             ensure!(

@@ -15,8 +15,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// How long the kit waits for something that should happen at once.
-pub const SOON: Duration = Duration::from_secs(2);
+/// How long the kit waits for something that should happen at once: a machine
+/// may be busy. Only a test that fails takes that long.
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// A process, by its number outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -226,7 +227,7 @@ pub fn settles(mut condition: impl FnMut() -> bool) -> bool {
 /// The process below us whose arguments begin with what `is` accepts: that is
 /// how the command is told from the launcher, whose arguments end with it.
 pub fn find(what: &str, is: impl Fn(&[OsString]) -> bool) -> Result<Process> {
-    wait_for(what, Duration::from_secs(10), || {
+    wait_for(what, SOON, || {
         Ok(left_behind().into_iter().find(|found| is(&found.args())))
     })
 }

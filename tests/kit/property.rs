@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
 use crate::host::Outside;
-use crate::process::{self, Process};
+use crate::process::{self, Process, SOON};
 use crate::program::{Held, Running, Start, Subject, is_probe};
 use crate::start::{Given, LEAKED};
 
@@ -318,10 +318,19 @@ fn sleeping(subject: &Subject) -> Result<(Running, Process)> {
     Ok((launcher, command))
 }
 
-/// Processes that are there after a second in which they could have ended, as
-/// a sentence; an empty one when there is none.
+/// How long something may take to end: where it will not, or where others
+/// watch the clock, that long is lost.
+fn patience(subject: &Subject) -> Duration {
+    match subject.step {
+        3.. if !subject.sandbox.is_foreign() => SOON,
+        _ => Duration::from_secs(1),
+    }
+}
+
+/// Processes that are there after a time in which they could have ended, as a
+/// sentence; an empty one when there is none.
 fn survivors(subject: &Subject) -> String {
-    let _ = process::wait_for("end", Duration::from_secs(1), || {
+    let _ = process::wait_for("end", patience(subject), || {
         Ok(process::left_behind().is_empty().then_some(()))
     });
     let left = process::left_behind();
@@ -361,11 +370,13 @@ fn background(subject: &Subject) -> Result<Finding> {
 fn terminated(subject: &Subject) -> Result<Finding> {
     let (launcher, command) = sleeping(subject)?;
     launcher.signal(Signal::SIGTERM)?;
-    let _ = process::wait_for("end", Duration::from_secs(1), || {
+    let limit = patience(subject);
+    let _ = process::wait_for("end", limit, || {
         Ok((!command.is_alive()).then_some(()))
     });
     if command.is_alive() {
-        return judge(false, "the command was still running a second later");
+        let seen = format!("the command was still running {limit:?} later");
+        return judge(false, seen);
     }
     let output = launcher.wait()?;
     judge(

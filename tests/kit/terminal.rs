@@ -7,15 +7,20 @@ use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
 use nix::sys::termios::{Termios, tcgetattr};
 use nix::unistd::ttyname;
 
+use crate::process::SOON;
 use crate::program::{Output, Running, Start, Subject};
 use crate::start::Given;
+
+/// Something that no program writes.
+const MARK: &str = "\0suite\0";
 
 /// A terminal with its user's end in our hands.
 #[derive(Debug)]
@@ -39,6 +44,11 @@ impl Terminal {
         let size =
             Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).context("no pseudo-terminal")?;
+        // Neither end is for the programs under test: they get the terminal
+        // by its path.
+        for end in [&pty.master, &pty.slave] {
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        }
         let path = ttyname(&pty.slave)?;
         if subject.caller.is_another() {
             let (uid, gid) = subject.caller.ids();
@@ -65,7 +75,7 @@ impl Terminal {
 
     /// Reads on until the terminal shows that; gives what came before it.
     pub fn shows(&mut self, text: &str) -> Result<String> {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + SOON;
         loop {
             if let Some(at) = self.shown[self.read..].find(text) {
                 let before = self.shown[self.read..][..at].to_owned();
@@ -82,18 +92,27 @@ impl Terminal {
     /// Reads on until that program has ended.
     pub fn stays_until(&mut self, running: Running) -> Result<Output> {
         // bash as sh tries to fork for 15 seconds before it gives up.
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + SOON;
         while running.process().is_alive() && Instant::now() < end {
             self.look(Duration::from_millis(5))?;
         }
         running.wait()
     }
 
-    /// Everything that it showed.
+    /// Everything that it showed. What was written comes to us through the
+    /// kernel's hands, a moment later: so we write something and wait for it.
     pub fn all(&mut self) -> Result<&str> {
-        let end = Instant::now() + Duration::from_secs(1);
+        let end = Instant::now() + SOON;
         while self.look(Duration::from_millis(20))? && Instant::now() < end {}
-        Ok(&self.shown)
+        self.theirs.write_all(MARK.as_bytes())?;
+        loop {
+            if let Some(at) = self.shown.find(MARK) {
+                self.shown.replace_range(at..at + MARK.len(), "");
+                return Ok(&self.shown);
+            }
+            ensure!(Instant::now() < end, "the terminal stands still");
+            self.look(Duration::from_millis(20))?;
+        }
     }
 
     /// Its settings.

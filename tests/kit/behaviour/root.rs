@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::harness::{Test, guarded};
+use crate::process::SOON;
 use crate::program::Subject;
 use crate::sandbox::Sandbox;
 use crate::tests;
@@ -168,7 +169,7 @@ fn the_default_root_is_built(subject: &Subject) -> Result<()> {
         "not one line about it: {output}"
     );
     // The second run finds it, and leaves it as it is.
-    guarded(subject.groups, &sandbox, || {
+    guarded(subject.groups, &sandbox, SOON, || {
         let output = subject.start(["ls", "/"]).run()?;
         output.expect_status(0)?;
         ensure!(output.complaints().is_empty(), "{output}");
