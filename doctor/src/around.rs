@@ -1,4 +1,4 @@
-//! The container around us, if there is one.
+//! The container or machine around us, if there is one.
 
 use std::env;
 use std::fs;
@@ -36,6 +36,12 @@ pub fn in_a_pid_namespace() -> Option<bool> {
     const FIRST: &str = "pid:[4026531836]";
     let own = fs::read_link("/proc/self/ns/pid").ok()?;
     Some(own != Path::new(FIRST))
+}
+
+/// Whether the kernel is User-Mode Linux, as in `cargo workshop vm`.
+pub fn in_user_mode_linux() -> bool {
+    fs::read_to_string("/proc/cpuinfo")
+        .is_ok_and(|text| text.contains("User Mode Linux"))
 }
 
 /// What to do about something that a container forbids: start it with the

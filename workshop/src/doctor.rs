@@ -148,7 +148,7 @@ fn show(report: &Report) {
         }
     }
     say("");
-    say(next(&steps));
+    say(next(&steps, report.host.user_mode));
 }
 
 /// One of them, or all that could not be tried for the same reason.
@@ -202,13 +202,18 @@ fn range(steps: &[Step]) -> String {
     }
 }
 
-/// The last line, which says what to do.
-fn next(steps: &[(Vec<Step>, Option<&Check>)]) -> String {
+/// The last line, which says what to do; in `cargo workshop vm` there is no
+/// second one of them.
+fn next(steps: &[(Vec<Step>, Option<&Check>)], in_vm: bool) -> String {
     let mut failing = steps.iter().filter_map(|(steps, first)| {
         Some((steps.first()?.number(), (*first)?))
     });
     match failing.next() {
         None => "Next: `cargo workshop start`".to_owned(),
+        Some((_, check)) if in_vm => format!(
+            "Next: {}. Then `cargo workshop doctor` again",
+            check.remedy()
+        ),
         Some((7, _)) => "Next: `cargo workshop start`. Step 07 can wait, or \
                          runs in `cargo workshop vm`"
             .to_owned(),

@@ -26,6 +26,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
+use doctor::around;
 use nix::unistd::{Uid, User, getegid, getgroups};
 
 use self::job::Job;
@@ -117,7 +118,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn launch(options: &Options) -> Result<ExitCode> {
-    if kernel::is_ours() {
+    if around::in_user_mode_linux() {
         bail!("this is such a machine already, and cannot boot another one");
     }
     let Some(kernel) = options.kernel.clone().or_else(kernel::find) else {

@@ -310,6 +310,8 @@ fn roots() {
     let closed = "chmod 755 .";
     if let Some(seen) = root(&format!("{closed}; {USER} $LOOK")) {
         assert_eq!((seen.needs(4), &*seen.work()), ("rootfs", "123"));
+        let hint = seen.said["checks"]["rootfs"]["hint"].as_str();
+        assert!(hint.is_some_and(|it| it.contains("`cd` to")), "{hint:?}");
     }
     let seen = user("touch fs; $LOOK");
     assert_eq!((seen.needs(4), &*seen.work()), ("rootfs", "123"));

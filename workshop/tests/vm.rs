@@ -398,3 +398,26 @@ fn ended(child: &mut Started) -> ExitStatus {
         thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// From a folder in which it can do nothing: such a machine is no way out.
+#[test]
+fn the_doctor_knows_where_it_is() {
+    if !is_there("the_doctor_knows_where_it_is") {
+        return;
+    }
+    let place = Place::new();
+    let doctor = format!("cd /usr; {} doctor", env!("CARGO_BIN_EXE_workshop"));
+    let mut vm = place.vm(&["--user", "sh", "-c", &doctor]);
+    // From where its program can be reached.
+    let output = vm.current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let output = output.expect("it starts");
+    let said = text(&output.stdout);
+    let names_it: Vec<_> =
+        said.lines().filter(|line| line.contains("workshop vm")).collect();
+    assert!(
+        matches!(names_it[..], [line] if line.contains("around us")),
+        "{output:?}"
+    );
+    assert!(said.contains("`cd` to"), "{output:?}");
+    place.is_left_clean();
+}

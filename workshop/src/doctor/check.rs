@@ -1,7 +1,7 @@
 //! All that the doctor looks at and tries, in the order in which it is shown,
 //! and what each step needs of it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -173,6 +173,11 @@ impl Report {
             true => "the root in ./fs may be broken: `cargo workshop rootfs \
                      --force` makes it anew"
                 .to_owned(),
+            false if self.host.user_mode => {
+                "nothing was seen that explains this: leave this machine with \
+                 `exit` and try it outside"
+                    .to_owned()
+            }
             false => "nothing was seen that explains this: try it in a kernel \
                       of your own, with `cargo workshop vm`"
                 .to_owned(),
@@ -261,6 +266,12 @@ impl Folder {
             .prefix(".fs.unfinished.")
             .rand_bytes(6)
             .tempdir_in(".")
+            .or_else(|error| {
+                // That has no errno.
+                let again = ".fs.unfinished.again";
+                let made = fs::create_dir(again);
+                made.and_then(|()| fs::remove_dir(again)).and(Err(error))
+            })
             .context("cannot make a directory here")?;
         let file = File::open(folder.path()).ok();
         let shared = FlockArg::LockShared;

@@ -43,6 +43,8 @@ pub struct Host {
     outermost: bool,
     pub container: Option<String>,
     pub chroot: Option<String>,
+    /// Whether the machine is one of `cargo workshop vm`, or like it.
+    pub user_mode: bool,
     /// Whether this is another PID namespace than the machine's.
     pid_namespace: Option<bool>,
     /// How `/` passes mounts on.
@@ -75,6 +77,7 @@ impl Host {
                     format!("for process {pid} / is {}", point.display())
                 }
             }),
+            user_mode: around::in_user_mode_linux(),
             pid_namespace: around::in_a_pid_namespace(),
             root: match root.map(|root| root.shared) {
                 Some(true) => "shared",
@@ -141,6 +144,11 @@ impl Host {
             (None, None) if self.pid_namespace == Some(true) => {
                 "somebody's PID namespace, as in a container".to_owned()
             }
+            (None, None) if self.user_mode => {
+                "a kernel of your own, User-Mode Linux, as in `cargo workshop \
+                 vm`"
+                .to_owned()
+            }
             (None, None) => "no container and no chroot seen".to_owned(),
         }
     }
@@ -186,6 +194,7 @@ impl Host {
             "initial_pid_namespace": self.pid_namespace.map(|other| !other),
             "container": self.container,
             "chroot": self.chroot,
+            "user_mode_linux": self.user_mode,
             "root": self.root,
             "cgroups": match self.cgroups[..] {
                 [] => "none",

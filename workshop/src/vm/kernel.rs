@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -33,12 +33,6 @@ pub fn find() -> Option<PathBuf> {
         })
     };
     ["linux.uml", "linux"].into_iter().find_map(found)
-}
-
-/// Whether we run on one.
-pub fn is_ours() -> bool {
-    fs::read_to_string("/proc/cpuinfo")
-        .is_ok_and(|text| text.contains("User Mode Linux"))
 }
 
 /// Its command line.
