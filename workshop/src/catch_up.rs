@@ -25,7 +25,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let kept = mine.replace_source(&root, step)?;
     mine.set_task(step.next().unwrap_or(step))?;
     say(format_args!("mine/ is at step {} now", step.number()));
-    say(format_args!("what you had is in {kept}"));
+    if let Some(kept) = kept {
+        say(format_args!("what you had is in {kept}"));
+    }
     if let Some(next) = step.next() {
         say("");
         hint::begin(&mine, next)?;

@@ -225,7 +225,7 @@ fn summarise(tally: &Tally, step: Step, target: &Target) -> Result<()> {
     }
     say(format_args!("{line}, all that {step} is to isolate"));
     match (target.mine(), step.next()) {
-        (Some(mine), Some(next)) if mine.task()? == step => {
+        (Some(mine), Some(next)) if mine.task().ok() == Some(step) => {
             say("");
             mine.set_task(next)?;
             hint::begin(mine, next)?;

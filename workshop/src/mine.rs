@@ -45,6 +45,12 @@ impl Mine {
     pub fn make(root: &Path) -> Result<Self> {
         let folder = Self::folder(root);
         if folder.symlink_metadata().is_ok() {
+            if Self::find(root).is_err() {
+                bail!(
+                    "mine is there already, without a Cargo.toml: move it \
+                     away, then `cargo workshop start` again"
+                );
+            }
             bail!(
                 "mine/ is there already: `cargo workshop catch-up 01` puts it \
                  back to the first step and keeps what you have"
@@ -68,7 +74,11 @@ impl Mine {
 
     /// The step that is being worked on.
     pub fn task(&self) -> Result<Step> {
-        read(&self.folder.join(TASK))?.trim().parse()
+        let task = fs::read_to_string(self.folder.join(TASK));
+        task.ok().and_then(|task| task.trim().parse().ok()).context(
+            "mine/.step does not say which step you are working on: for \
+             step 2, say, write 02 into it",
+        )
     }
 
     /// Goes on to another one.
@@ -87,9 +97,17 @@ impl Mine {
         self.write(&hints(step), &format!("{number}\n"))
     }
 
-    /// Puts a step's source in the place of the participant's, which is kept;
-    /// says where, from the repository's root.
-    pub fn replace_source(&self, root: &Path, step: Step) -> Result<String> {
+    /// Puts a step's source in the place of the participant's, which is kept,
+    /// if there is one; says where, from the repository's root.
+    pub fn replace_source(
+        &self,
+        root: &Path,
+        step: Step,
+    ) -> Result<Option<String>> {
+        if self.source().symlink_metadata().is_err() {
+            self.copy(root, step)?;
+            return Ok(None);
+        }
         let kept = (1..)
             .map(|number| format!("kept/{number}"))
             .find(|kept| !self.folder.join(kept).exists())
@@ -103,7 +121,7 @@ impl Mine {
             let _ = fs::remove_dir_all(&source);
             let _ = fs::rename(&place, &source);
         })?;
-        Ok(format!("{NAME}/{kept}"))
+        Ok(Some(format!("{NAME}/{kept}")))
     }
 
     /// The participant's source.

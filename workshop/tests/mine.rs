@@ -203,3 +203,25 @@ fn catch_up_keeps_what_was_there() {
     course.works(&["catch-up", "06"]);
     assert!(!course.path("mine/src/cgroup.rs").exists());
 }
+
+#[test]
+fn a_damaged_crate_has_a_way_out() {
+    let course = Course::new();
+    course.works(&["start"]);
+    let step = course.path("mine/.step");
+    for damage in [Some("rubbish\n"), None] {
+        match damage {
+            Some(text) => fs::write(&step, text).expect("a file"),
+            None => fs::remove_file(&step).expect("a file"),
+        }
+        course.fails(&["hint"], "write 02 into it");
+        course.fails(&[], "write 02 into it");
+    }
+    fs::remove_dir_all(course.path("mine/src")).expect("a folder");
+    let said = course.works(&["catch-up", "02"]);
+    assert!(!said.contains("what you had"), "{said}");
+    assert_eq!(course.mine(), course.source("step02-uts"));
+    course.works(&["hint"]);
+    fs::remove_file(course.path("mine/Cargo.toml")).expect("a file");
+    course.fails(&["start"], "move it away");
+}
