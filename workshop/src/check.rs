@@ -18,7 +18,7 @@ use self::target::Target;
 use self::watch::Watch;
 use crate::hint;
 use crate::step::Step;
-use crate::terminal::{BAD, FAINT, GOOD, STRONG, complain, say, styled};
+use crate::terminal::{BAD, FAINT, GOOD, STRONG, complain, say, styled, width};
 
 /// What to check, and against what.
 #[derive(Args)]
@@ -192,7 +192,7 @@ fn failed(word: &str, name: &str) {
 }
 
 fn explain(what: &str, text: &str) {
-    let options = textwrap::Options::new(79)
+    let options = textwrap::Options::new(width())
         .initial_indent("         ")
         .subsequent_indent("           ");
     for line in textwrap::wrap(&format!("{what}: {text}"), options) {

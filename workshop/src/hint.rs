@@ -8,7 +8,7 @@ use clap::Args;
 use crate::diff;
 use crate::mine::Mine;
 use crate::step::Step;
-use crate::terminal::{FAINT, STRONG, say, styled};
+use crate::terminal::{FAINT, STRONG, say, styled, width};
 
 /// For which step.
 #[derive(Args)]
@@ -52,7 +52,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     mine.set_hints_seen(step, (seen + 1).min(hints.len() + 1))?;
     say("");
     let next = match hints.len().checked_sub(seen) {
-        None => format!("`cargo workshop catch-up {step}` puts it into mine/"),
+        None => format!(
+            "`cargo workshop catch-up {:02}` puts it into mine/",
+            step.number()
+        ),
         Some(0) => "`cargo workshop hint` again: the answer".to_owned(),
         Some(1) => "`cargo workshop hint` again: the last hint".to_owned(),
         Some(more) => format!("`cargo workshop hint` again: {more} hints more"),
@@ -85,7 +88,7 @@ fn show(text: &str) {
     say(styled(STRONG, headline.trim_start_matches("# ")));
     for paragraph in rest.trim().split("\n\n") {
         say("");
-        for line in textwrap::wrap(paragraph, 78) {
+        for line in textwrap::wrap(paragraph, width().min(78)) {
             say(line);
         }
     }

@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use anstyle::{AnsiColor, Style};
 use anyhow::Error;
 use nix::errno::Errno;
+use rustix::termios::tcgetwinsize;
 
 /// What holds.
 pub const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -16,6 +17,19 @@ pub const BAD: Style = AnsiColor::Red.on_default().bold();
 pub const FAINT: Style = Style::new().dimmed();
 /// What to look at first.
 pub const STRONG: Style = Style::new().bold();
+
+/// How many columns a paragraph may fill: a page's, or fewer where the
+/// terminal has fewer.
+pub fn width() -> usize {
+    let size = tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col);
+    match usize::from(size) {
+        0 => PAGE,
+        columns => columns.saturating_sub(1).clamp(20, PAGE),
+    }
+}
+
+/// As in a printed page.
+const PAGE: usize = 79;
 
 /// One line on stdout.
 pub fn say(line: impl Display) {
