@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::fs;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
-use std::{env, fs};
 
 use anyhow::{Result, anyhow};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -13,6 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::unistd::{gethostname, sethostname};
 
+use crate::OWN_PROGRAM;
 use crate::caller::Caller;
 use crate::cgroup::Groups;
 use crate::probe;
@@ -175,9 +177,9 @@ impl Outside {
         if Caller::own() != Caller::Root {
             return Ok(Self(None));
         }
-        let own = env::current_exe()?;
+        let own = Path::new(OWN_PROGRAM);
         let process =
-            Start::of(&own, [probe::PART, "outside"], subject.sandbox.dir())
+            Start::of(own, [probe::PART, "outside"], subject.sandbox.dir())
                 .with_input()
                 .spawn()?;
         process.wait_for_output("@@ ready")?;

@@ -3,7 +3,7 @@
 //! it is stopped in time, and nothing of it stays.
 
 use std::collections::BTreeSet;
-use std::env::{self, ArgsOs};
+use std::env::ArgsOs;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Lines, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,6 +19,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::setsid;
 use tempfile::TempDir;
 
+use crate::OWN_PROGRAM;
 use crate::caller::Caller;
 use crate::cgroup::{Groups, Pen};
 use crate::host;
@@ -80,7 +81,7 @@ impl Judge {
         let open = fs::Permissions::from_mode(0o755);
         fs::set_permissions(folder.path(), open)?;
         let pen = Pen::make();
-        let mut child = Command::new(env::current_exe()?)
+        let mut child = Command::new(OWN_PROGRAM)
             .arg(PART)
             .arg(step.to_string())
             .arg(program)

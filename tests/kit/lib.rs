@@ -36,6 +36,10 @@ pub use host::Host;
 pub use program::{Output, Running, Subject};
 pub use property::{PROPERTIES, Verdict};
 
+/// The program that the kit is linked into, also when another has taken its
+/// name meanwhile: a cargo build in the middle of a check.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
 /// Plays the part that this process was started for: the caller between fork
 /// and exec, the probe inside the container, or the judge of a program that
 /// is not one of ours. All are the executable that the kit is linked into, so that nothing else has to be built or found; a

@@ -1,7 +1,6 @@
 //! Starting the program under test, and what became of it.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
@@ -19,6 +18,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::pipe2;
 
+use crate::OWN_PROGRAM;
 use crate::caller::Caller;
 use crate::cgroup::{self, Groups};
 use crate::probe;
@@ -338,7 +338,7 @@ impl Start {
 
     /// Starts it.
     pub fn spawn(self) -> Result<Running> {
-        let mut command = Command::new(env::current_exe()?);
+        let mut command = Command::new(OWN_PROGRAM);
         command
             .arg(start::PART)
             .args(self.given.iter().map(Given::to_arg))

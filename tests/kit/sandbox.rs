@@ -8,6 +8,7 @@ use std::{env, io};
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
+use crate::OWN_PROGRAM;
 use crate::caller::Caller;
 
 /// Where the probe stands in a root: a container may well mount something on
@@ -71,8 +72,7 @@ impl Sandbox {
     pub fn build_fs(&self) -> Result<()> {
         let fs = self.fs();
         rootfs::build(&fs).context("cannot build fs")?;
-        let probe = env::current_exe()?;
-        rootfs::add_program(&fs, &probe, Path::new(PROBE))
+        rootfs::add_program(&fs, Path::new(OWN_PROGRAM), Path::new(PROBE))
             .context("cannot put the probe into fs")?;
         // busybox has a shell only, and bash does job control its own way.
         let bash = Path::new("bin/bash");

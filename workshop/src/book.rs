@@ -2,6 +2,7 @@
 //! to compile, which nobody should wait for who wants something else.
 
 use std::env;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -40,7 +41,6 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if options.check {
         cargo.arg("--check");
     }
-    let status = cargo.status().context("cannot start cargo")?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+    // Nobody in between: a signal for us is one for the book's program.
+    Err(cargo.exec()).context("cannot start cargo")
 }
