@@ -26,3 +26,6 @@ pub(crate) const SINCE: &[(usize, &[Test])] = &[
     (7, limits::ANYWHERE),
     (7, limits::AS_USER),
 ];
+
+/// The same for what takes long; see `SUITE_FIRE`.
+pub(crate) const UNDER_FIRE: &[(usize, &[Test])] = &[];
