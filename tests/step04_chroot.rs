@@ -118,7 +118,12 @@ fn a_container_of_shell(subject: &Subject) -> Result<()> {
         .map(|fence| fence.trim_start_matches("sh\n"))
         .collect();
     let expected: [&[&str]; 2] = [
-        &["exit status", "signals at the start", "own environment"],
+        &[
+            "exit status",
+            "signals at the start",
+            "own environment",
+            "no new privileges",
+        ],
         &["signals at the start"],
     ];
     ensure!(scripts.len() == expected.len(), "other scripts: {scripts:?}");

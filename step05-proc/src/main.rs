@@ -22,7 +22,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getegid, geteuid, getpgid, getpgrp, sethostname};
@@ -120,6 +120,8 @@ fn child(cli: &Cli, launcher: &str, command: &[OsString]) -> Result<u8> {
         .with_context(|| Stage::SetHostname(cli.hostname.clone()))?;
     enter_mount_namespace()?;
     enter_root(cli.rootfs.as_deref().unwrap_or(Path::new("fs")))?;
+    // Not even a set-user-ID program makes anybody in here more than they are.
+    set_no_new_privs().context("cannot refuse new privileges")?;
     if getpgrp() == Pid::this() {
         take_terminal();
         signals.add_signal(SIGTSTP).context("cannot catch Ctrl-Z")?;

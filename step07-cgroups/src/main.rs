@@ -27,7 +27,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getegid, geteuid, getpgid, getpgrp, sethostname};
@@ -144,6 +144,8 @@ fn child(
         .with_context(|| Stage::SetHostname(cli.hostname.clone()))?;
     enter_mount_namespace()?;
     enter_root(cli.rootfs.as_deref().unwrap_or(Path::new("fs")))?;
+    // Not even a set-user-ID program makes anybody in here more than they are.
+    set_no_new_privs().context("cannot refuse new privileges")?;
     if getpgrp() == Pid::this() {
         take_terminal();
         signals.add_signal(SIGTSTP).context("cannot catch Ctrl-Z")?;
@@ -326,7 +328,8 @@ fn enter_cgroup(groups: &[RawFd]) -> Result<()> {
 // ANCHOR_END: enter_cgroup
 
 /// Closes what our caller left open besides stdin, stdout and stderr: a
-/// folder among it would lead past every root, see fchdir(2).
+/// folder among it would lead past every root, see fchdir(2). Those three
+/// stay, so none of them may be one.
 fn close_inherited() -> Result<()> {
     let open =
         fs::read_dir("/proc/self/fd").context("cannot list /proc/self/fd")?;
@@ -335,6 +338,10 @@ fn close_inherited() -> Result<()> {
     for number in numbers.filter(|number: &RawFd| *number > 2) {
         // EBADF for the one that listed the others.
         let _ = close(number);
+    }
+    for (number, name) in ["stdin", "stdout", "stderr"].iter().enumerate() {
+        let is_folder = Path::new(&format!("/proc/self/fd/{number}")).is_dir();
+        ensure!(!is_folder, "{name} is a folder, which would lead out");
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{self, Command, Stdio};
 use std::thread;
@@ -17,13 +18,20 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{chdir, chroot, fchdir, gethostname, getuid, sethostname};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::{
+    Uid, chdir, chroot, fchdir, geteuid, gethostname, getuid, sethostname,
+    setuid,
+};
 
 /// The first argument of a process that plays this part.
 pub const PART: &str = "suite:probe";
 
 /// How a line of the probe begins.
 pub const MARK: &str = "@@ ";
+
+/// Somebody who owns nothing in the container.
+const NOBODY: Uid = Uid::from_raw(54321);
 
 /// Nothing that the probe starts lives longer.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -115,6 +123,21 @@ fn act(action: &str, args: &[OsString]) -> Result<(), Box<dyn Error>> {
             hold();
         }
         "memory" => memory(text(0)?.parse()?),
+        "mknod" => {
+            // The number of /dev/zero, see mem(4).
+            let (kind, mode) = (SFlag::S_IFCHR, Mode::S_IRUSR);
+            let made = mknod(Path::new(&args[0]), kind, mode, makedev(1, 5));
+            say("mknod", &format!("{made:?}"));
+        }
+        "start-as-another" => {
+            setuid(NOBODY)?;
+            let program = args.first().ok_or("no program")?;
+            return Err(Command::new(program)
+                .args([PART, "ids"])
+                .exec()
+                .into());
+        }
+        "ids" => say("euid", &geteuid().to_string()),
         "can-have-user-namespace" => user_namespace()?,
         "outside" | "outside-with-masked-proc" => {
             unshare(CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNS)?;

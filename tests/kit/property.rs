@@ -76,7 +76,7 @@ const fn row(
 /// What each step isolates. Both directions are asserted: a leak that turns
 /// out to hold fails too, so the table is never wrong.
 #[rustfmt::skip]
-pub const PROPERTIES: [Property; 21] = [
+pub const PROPERTIES: [Property; 22] = [
     // 1  2  3  4  5  6  7
     row([H, H, H, H, H, H, H], exit_status, "exit status",
         "The command's exit status comes out: N, or 128+N for signal N."),
@@ -100,6 +100,8 @@ pub const PROPERTIES: [Property; 21] = [
         "No path leads to the host's files."),
     row([L, L, L, H, H, H, H], environment, "own environment",
         "The host's environment variables stay outside."),
+    row([L, L, L, H, H, H, H], new_privileges, "no new privileges",
+        "No set-user-ID program makes anybody more than they are."),
     row([L, L, L, L, H, H, H], proc, "own /proc",
         "/proc shows the container's processes, and only those."),
     row([L, L, L, L, H, H, H], mounts, "own mount table",
@@ -448,6 +450,14 @@ fn environment(subject: &Subject) -> Result<Finding> {
             None => inside.join(" "),
         },
     )
+}
+
+/// What the kernel says of the command, see proc(5).
+fn new_privileges(subject: &Subject) -> Result<Finding> {
+    let held = subject.hold()?;
+    let is_set = held.process.status("NoNewPrivs")? == "1";
+    held.release()?;
+    judge(is_set, format!("NoNewPrivs is {}", u8::from(is_set)))
 }
 
 fn proc(subject: &Subject) -> Result<Finding> {

@@ -184,6 +184,7 @@ const STEP05: &str = "\
 ✓ holds  TERM arrives
 ✓ holds  own files
 ✓ holds  own environment
+✓ holds  no new privileges
 ✓ holds  own /proc
 ✓ holds  own mount table
 · later  no escape by chroot, in step06
@@ -195,7 +196,7 @@ const STEP05: &str = "\
 · later  own System V IPC, beyond the seven steps
 · later  own network, beyond the seven steps
 
-step05: 13 of 21 hold, all that step05 is to isolate
+step05: 14 of 22 hold, all that step05 is to isolate
 next: `cargo workshop check 06 --bin ./program`
 ";
 
@@ -231,7 +232,7 @@ fn what_a_step_leaks_is_explained() {
          book: 06-pivot-root.html#the-swap
 ",
         )
-        .expect("step06: 13 of 21 hold, 3 should and do not\n");
+        .expect("step06: 14 of 22 hold, 3 should and do not\n");
     let leaks = ["no escape by chroot", "no leaked directory", "own /dev"];
     assert_eq!(checked.lines('✗'), leaks);
 }
@@ -252,6 +253,7 @@ fn a_shell_script_is_judged_by_what_it_does() {
         let checked = folder.with_script(script).check(&[]);
         let leaks = [
             "own environment",
+            "no new privileges",
             "no escape by chroot",
             "no leaked directory",
             "own /dev",
@@ -285,6 +287,7 @@ fn who_only_execs_isolates_nothing() {
         "ends with its command",
         "own files",
         "own environment",
+        "no new privileges",
         "own /proc",
         "own mount table",
     ];
@@ -303,7 +306,7 @@ fn who_hangs_is_stopped() {
         .expect_code(1)
         .expect("✗ fails  it runs no command\n         seen: still running")
         .expect("✗ unseen own host name\n")
-        .expect("step02: 0 of 21 hold, 6 should and do not\n");
+        .expect("step02: 0 of 22 hold, 6 should and do not\n");
     assert!(!is_running("98701"));
 }
 
@@ -391,7 +394,7 @@ fn a_change_is_watched_and_ctrl_c_leaves_nothing() {
         found.collect()
     };
     let first = until("watching ./program; Ctrl-C ends");
-    assert!(first.iter().any(|line| line.contains("0 of 21")), "{first:?}");
+    assert!(first.iter().any(|line| line.contains("0 of 22")), "{first:?}");
     let folder = folder.with_script(good);
     let second = until("watching ./program; Ctrl-C ends");
     assert!(

@@ -8,6 +8,7 @@ pub mod launcher;
 pub mod limits;
 pub mod proc;
 pub mod root;
+pub mod security;
 
 use crate::harness::Test;
 
@@ -21,10 +22,13 @@ pub(crate) const SINCE: &[(usize, &[Test])] = &[
     (3, init::TESTS),
     (4, root::TESTS),
     (5, proc::TESTS),
+    (4, security::AS_ROOT),
     (6, root::PIVOTED),
+    (6, security::PIVOTED),
     (7, limits::TESTS),
     (7, limits::ANYWHERE),
     (7, limits::AS_USER),
+    (7, security::LEFT_OPEN),
 ];
 
 /// The same for what takes long; see `SUITE_FIRE`.

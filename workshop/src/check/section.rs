@@ -1,7 +1,7 @@
 //! Where the book says how a property is to be had.
 
 /// The section of the book for each row of the table: file and heading.
-const SECTIONS: [(&str, &str); 21] = [
+const SECTIONS: [(&str, &str); 22] = [
     ("exit status", "01-exec.html#statuses-handed-on"),
     ("arguments", "01-exec.html#forget-the-dashes"),
     ("streams", "01-exec.html#two-calls-start-a-program"),
@@ -13,6 +13,7 @@ const SECTIONS: [(&str, &str); 21] = [
     ("TERM arrives", "01-exec.html#signals-passed-on"),
     ("own files", "04-chroot.html#the-new-root"),
     ("own environment", "04-chroot.html#the-environment"),
+    ("no new privileges", "04-chroot.html#no-new-privileges"),
     ("own /proc", "05-proc.html#a-proc-in-the-new-root"),
     ("own mount table", "05-proc.html#a-table-of-our-own"),
     ("no escape by chroot", "06-pivot-root.html#the-swap"),
