@@ -241,8 +241,9 @@ causes! {
 
     /// No hierarchy at all.
     CgroupNotMounted {} =
-        "no cgroup file system is mounted that we could see: `mount -t \
-         cgroup2 cgroup2 /sys/fs/cgroup` as root, outside of any container";
+        "no cgroup file system is mounted that we could see: run this outside \
+         of the container or chroot that we are in, or where there is none, \
+         `mount -t cgroup2 cgroup2 /sys/fs/cgroup` as root";
 
     /// As Docker gives it to its containers.
     CgroupReadOnly {
