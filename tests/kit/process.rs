@@ -187,17 +187,22 @@ pub fn sweep() {
     let end = Instant::now() + SOON;
     loop {
         let left = kill_left_behind();
-        // nix answers EINVAL for a death by a real-time signal, after having
-        // reaped it.
-        while !matches!(
-            waitpid(None, Some(WaitPidFlag::WNOHANG)),
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD)
-        ) {}
+        reap();
         if left.is_empty() || Instant::now() > end {
             return;
         }
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Collects every zombie. To be called as [`sweep`] is.
+pub fn reap() {
+    // nix answers EINVAL for a death by a real-time signal, after having
+    // reaped it.
+    while !matches!(
+        waitpid(None, Some(WaitPidFlag::WNOHANG)),
+        Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD)
+    ) {}
 }
 
 /// Waits until `condition` gives a value, or fails naming what was awaited.

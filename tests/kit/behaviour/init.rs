@@ -1,15 +1,15 @@
 //! What being PID 1 means. From step03 on.
 
-use std::env;
 use std::os::unix::process::ExitStatusExt as _;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal::{
     self, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
 };
 
+use crate::behaviour::kills;
 use crate::harness::{Test, skip};
 use crate::process::{self, settles};
 use crate::program::{Findings, Held, Subject, is_probe};
@@ -26,9 +26,6 @@ pub const TESTS: &[Test] = tests![needs container:
     launchers_killed_at_random_moments,
     an_early_term_is_not_lost,
 ];
-
-/// Says how many launchers to kill instead of the quick few.
-const KILLS: &str = "SUITE_KILLS";
 
 const FORWARDED: [Signal; 6] =
     [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2];
@@ -124,34 +121,7 @@ fn killing_pid_1_ends_the_container(subject: &Subject) -> Result<()> {
 }
 
 fn launchers_killed_at_random_moments(subject: &Subject) -> Result<()> {
-    let kills = env::var(KILLS).ok().and_then(|n| n.parse().ok());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let seed = u64::from(now.subsec_nanos());
-    let mut random = seed;
-    for n in 0..kills.unwrap_or(50_u32) {
-        // Numerical Recipes' generator: nothing hangs on its quality.
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        // Every second one in the first milliseconds.
-        let longest = if n % 2 == 0 { 4_000 } else { 20_000 };
-        let delay = Duration::from_micros((random >> 33) % longest);
-        let running = subject.start(["sleep", "30"]).spawn()?;
-        thread::sleep(delay);
-        running.signal(SIGKILL)?;
-        running.wait()?;
-        ensure!(
-            settles(|| process::left_behind().is_empty()),
-            "kill {n} after {delay:?} (seed {seed}) left {:?}",
-            process::left_behind()
-                .iter()
-                .map(|left| left.describe())
-                .collect::<Vec<_>>()
-        );
-    }
-    // What only the next run can remove, such as a control group.
-    subject.start(["true"]).run()?.expect_status(0)?;
-    Ok(())
+    kills::at_any_moment(subject, SIGKILL, 50)
 }
 
 /// Before the command has started, and while PID 1 gets ready for it.

@@ -4,8 +4,10 @@
 pub mod host_name;
 pub mod init;
 pub mod job_control;
+pub mod kills;
 pub mod launcher;
 pub mod limits;
+pub mod nested;
 pub mod proc;
 pub mod root;
 pub mod security;
@@ -32,4 +34,5 @@ pub(crate) const SINCE: &[(usize, &[Test])] = &[
 ];
 
 /// The same for what takes long; see `SUITE_FIRE`.
-pub(crate) const UNDER_FIRE: &[(usize, &[Test])] = &[];
+pub(crate) const UNDER_FIRE: &[(usize, &[Test])] =
+    &[(3, kills::UNDER_FIRE), (5, nested::UNDER_FIRE), (6, nested::PIVOTED)];
