@@ -80,7 +80,8 @@ fn no_way_out_by_a_descriptor(subject: &Subject) -> Result<()> {
 fn trace(subject: &Subject) -> Result<()> {
     Transcript::new(subject)
         .type_line(
-            "strace -f -qq -e signal=none -e trace=mount,chdir,pivot_root,umount2 \
+            "strace -f -qq -e signal=none \
+             -e trace=mount,chdir,fchdir,pivot_root,umount2 \
              step06-pivot-root run true",
         )?
         .matches("06-trace");

@@ -78,6 +78,7 @@ fn stage(words: &[&OsStr]) -> Result<Stage> {
         "status" => Stage::ReadStatus,
         "start" => Stage::StartChild,
         "hostname" => Stage::SetHostname(path()?.into()),
+        "use" => Stage::UseRoot(path()?.into()),
         "chroot" => Stage::Chroot(path()?.into()),
         "private" => Stage::MakeMountsPrivate,
         "proc" => Stage::MountProc(path()?.into()),
@@ -112,6 +113,9 @@ fn perform(stage: &Stage, words: &[&OsStr]) -> Result<()> {
         Stage::SetHostname(name) => {
             unshare(CloneFlags::CLONE_NEWUTS)?;
             sethostname(name)?;
+        }
+        Stage::UseRoot(root) => {
+            ensure!(fs::metadata(root)?.is_dir(), Errno::ENOTDIR);
         }
         Stage::Chroot(root) => chroot(root)?,
         Stage::MakeMountsPrivate => {

@@ -1,6 +1,7 @@
 //! Every sentence that this crate can say.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
 
 /// Writes the enum, its names, its sentences and its examples from one table,
 /// so that none of them can be forgotten.
@@ -187,11 +188,6 @@ causes! {
     NoDirectory { path: "fs/proc" } =
         "there is no directory {path}: `mkdir -p {path}`";
 
-    /// The same when the root is already ours.
-    NoDirectoryInRoot { path: "/proc" } =
-        "the root has no {path} directory: make it outside, when the root is \
-         fs with `mkdir fs{path}`";
-
     /// Something else is in the way.
     NotDirectory { path: "fs/proc" } =
         "{path} is not a directory: `mv {path} {path}.old && mkdir {path}`";
@@ -322,10 +318,10 @@ causes! {
          has it ({path}): `ls {bin}` shows what there is, and a program of the \
          host has to be copied there with its libraries";
 
-    /// And not to a file that is there.
+    /// And not to something that is there.
     DanglingLink { file: "fs/bin/sh", target: "fs/bin/dash" } =
         "{file} is a symbolic link and leads to {target}, which does not \
-         exist: put the program there";
+         exist: put there what is missing";
 
     /// The `#!` line names it.
     MissingInterpreter { file: "fs/hello", interpreter: "fs/bin/bash" } =
@@ -375,29 +371,41 @@ causes! {
 
 /// A path or name as a shell takes it and on one line.
 pub(crate) fn quoted(name: impl AsRef<std::ffi::OsStr>) -> String {
-    let name = name.as_ref().to_string_lossy();
+    let name = name.as_ref();
     let plain = |c: char| c.is_alphanumeric() || "/._-+:,=@%".contains(c);
-    if !name.is_empty() && name.chars().all(plain) {
-        return name.into_owned();
+    match name.to_str() {
+        Some(text) if !text.is_empty() && text.chars().all(plain) => {
+            text.to_owned()
+        }
+        Some(text) if !text.chars().any(char::is_control) => {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
+        _ => format!("$'{}'", c_quoted(name.as_bytes())),
     }
-    if name.chars().any(char::is_control) {
-        return format!("${}", c_quoted(&name));
-    }
-    format!("'{}'", name.replace('\'', r"'\''"))
 }
 
-/// The inside of `$'…'`, see bash(1).
-fn c_quoted(name: &str) -> String {
-    let escaped = name.chars().map(|c| match c {
-        '\'' | '\\' => format!("\\{c}"),
-        c if c.is_control() => format!("\\u{:04x}", u32::from(c)),
-        c => c.to_string(),
-    });
-    format!("'{}'", escaped.collect::<String>())
+/// The inside of `$'…'`, see bash(1): it may hold any byte.
+fn c_quoted(name: &[u8]) -> String {
+    let mut quoted = String::new();
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            quoted += &match c {
+                '\'' | '\\' => format!("\\{c}"),
+                c if c.is_control() => format!("\\u{:04x}", u32::from(c)),
+                c => c.to_string(),
+            };
+        }
+        for byte in chunk.invalid() {
+            quoted += &format!("\\x{byte:02x}");
+        }
+    }
+    quoted
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     #[test]
@@ -418,5 +426,7 @@ mod tests {
         assert_eq!(quoted("$(reboot)"), "'$(reboot)'");
         assert_eq!(quoted("a\nb'\x1b"), r"$'a\u000ab\'\u001b'");
         assert_eq!(quoted(""), "''");
+        let bytes = OsStr::from_bytes(b"fs\x80 \xff");
+        assert_eq!(quoted(bytes), r"$'fs\x80 \xff'");
     }
 }

@@ -107,11 +107,10 @@ impl Lookup<'_> {
         (!loader.exists()).then(|| self.dangling(&loader))?
     }
 
-    fn dangling(self, link: &Path) -> Option<Cause> {
-        let target = fs::read_link(link).ok()?;
-        // Relative to where the link is, absolute inside the root.
-        let target = link.parent()?.join(target);
-        let (file, target) = (self.shown(link), self.shown(&target));
+    fn dangling(self, file: &Path) -> Option<Cause> {
+        // A target that is absolute is so inside the root.
+        let (link, target) = directory::dangling(file)?;
+        let (file, target) = (self.shown(&link), self.shown(&target));
         Some(Cause::DanglingLink { file, target })
     }
 

@@ -98,13 +98,15 @@ fn by_errno(stage: &Stage, errno: Errno) -> Option<Cause> {
             .or_else(|| lacks(Capability::SysChroot))
             .or_else(|| directory::closed_to_us(root)),
         (
-            Stage::Chroot(root)
+            Stage::UseRoot(root)
+            | Stage::Chroot(root)
             | Stage::BindRoot(root)
             | Stage::PivotRoot(root),
             E::ENOENT | E::ENOTDIR,
         ) => no_root(root),
         (
-            Stage::Chroot(root)
+            Stage::UseRoot(root)
+            | Stage::Chroot(root)
             | Stage::BindRoot(root)
             | Stage::PivotRoot(root),
             E::EACCES,
@@ -273,6 +275,10 @@ fn no_root(root: &Path) -> Option<Cause> {
     if let Some(file) = directory::not_a_directory(root) {
         return Some(Cause::RootIsFile { path: quoted(file) });
     }
+    if let Some((link, target)) = directory::dangling(root) {
+        let (file, target) = (quoted(link), quoted(target));
+        return Some(Cause::DanglingLink { file, target });
+    }
     let path = quoted(directory::missing(root)?);
     Some(Cause::NoRoot { path })
 }
@@ -298,24 +304,27 @@ fn no_place(place: &Path) -> Option<Cause> {
     // A device is no directory, and yet has to be in one.
     let parent = place.parent().filter(|parent| parent.ends_with("dev"));
     let directory = parent.unwrap_or(place);
-    let usable = directory.is_dir();
     // Inside already: what is at these paths outside is the host's.
-    if directory == Path::new("/proc") || directory == Path::new("/dev") {
-        let path = quoted(directory);
-        if !usable {
-            return Some(Cause::NoDirectoryInRoot { path });
+    let outside = |path: &Path| match directory.to_str() {
+        Some("/proc" | "/dev") => {
+            quoted(root_outside().join(path.strip_prefix("/").unwrap_or(path)))
         }
-    }
+        _ => quoted(path),
+    };
     if let Ok(target) = directory.read_link() {
-        let (path, target) = (quoted(directory), quoted(target));
+        let (path, target) = (outside(directory), quoted(target));
         return Some(Cause::LinkInRoot { path, target });
     }
     if let Some(file) = directory::not_a_directory(directory) {
-        return Some(Cause::NotDirectory { path: quoted(file) });
+        return Some(Cause::NotDirectory { path: outside(&file) });
     }
-    if !usable {
-        directory::missing(directory)?;
-        return Some(Cause::NoDirectory { path: quoted(directory) });
+    if !directory.is_dir() {
+        let missing = directory::missing(directory)?;
+        return Some(match missing == directory {
+            true => Cause::NoDirectory { path: outside(directory) },
+            // It was there when the launcher looked.
+            false => Cause::NoRoot { path: quoted(missing) },
+        });
     }
     // Right after pivot_root(2) the old root is above ours; at any other time
     // nothing is.

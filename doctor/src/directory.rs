@@ -19,6 +19,19 @@ pub fn missing(path: &Path) -> Option<PathBuf> {
     parts(path).into_iter().find(|part| absent(part))
 }
 
+/// The first part of this path that is a link to what does not exist, and
+/// where it leads.
+pub fn dangling(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let absent = |part: &Path| {
+        let answer = fs::metadata(part);
+        answer.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    };
+    let mut parts = parts(path).into_iter();
+    let link = parts.find(|part| part.is_symlink() && absent(part))?;
+    let target = link.parent()?.join(fs::read_link(&link).ok()?);
+    Some((link, target))
+}
+
 /// The first part of this path that exists and is no directory.
 pub fn not_a_directory(path: &Path) -> Option<PathBuf> {
     let other = |part: &Path| fs::metadata(part).is_ok_and(|it| !it.is_dir());

@@ -19,6 +19,8 @@ pub enum Stage {
     StartChild,
     /// `sethostname(2)` with this name.
     SetHostname(OsString),
+    /// Looking at this root before anything else is done.
+    UseRoot(PathBuf),
     /// `chroot(2)` into this directory.
     Chroot(PathBuf),
     /// Making every mount private, see mount_namespaces(7).
@@ -55,6 +57,9 @@ impl fmt::Display for Stage {
             Self::StartChild => write!(f, "cannot start /proc/self/exe"),
             Self::SetHostname(name) => {
                 write!(f, "cannot set the host name to {name:?}")
+            }
+            Self::UseRoot(root) => {
+                write!(f, "cannot use {root:?} as the root")
             }
             Self::Chroot(root) => write!(f, "cannot chroot to {root:?}"),
             Self::MakeMountsPrivate => {

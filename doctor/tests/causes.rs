@@ -417,11 +417,16 @@ fn hostname_too_long() {
 #[test]
 fn roots() {
     let inside = "unshare -Urm $FAIL";
-    for stage in ["chroot", "bind", "pivot"] {
+    for stage in ["use", "chroot", "bind", "pivot"] {
         let hint = user_sees("NoRoot", &format!("{inside} {stage} fs/root"));
         holds(&hint, "there is no fs: ");
+        let hint = user_sees(
+            "DanglingLink",
+            &format!("ln -s no fs; {inside} {stage} fs/root"),
+        );
+        holds(&hint, "fs is a symbolic link and leads to no, which");
     }
-    for stage in ["chroot", "pivot"] {
+    for stage in ["use", "chroot", "pivot"] {
         let hint = user_sees("RootIsFile", &format!("{inside} {stage} fail"));
         holds(&hint, "fail is not a directory");
     }
@@ -433,6 +438,10 @@ fn roots() {
         ),
     );
     holds(&hint, "closed does not let uid ");
+    user_sees(
+        "DirectoryClosed",
+        &format!("trap 'chmod 700 closed' EXIT; {closed}; $FAIL use closed/fs"),
+    );
     let hint = root_sees(
         "DirectoryClosed",
         &format!("{closed}; $USER unshare -Urm $FAIL chroot closed/fs"),
@@ -471,21 +480,37 @@ fn places() {
     let library = "for lib in $(ldd fail | grep -o '/[^ ]*'); do
             mkdir -p t$(dirname $lib); cp $lib t$lib; done";
     let hint = user_sees(
-        "NoDirectoryInRoot",
+        "NoDirectory",
         &format!(
             "{inside} sh -c \"{}; chroot t /fail proc /proc\"",
             format!("{empty}; {library}").replace('$', "\\$")
         ),
     );
-    holds(&hint, "has no /proc directory: make it outside");
+    holds(&hint, "`mkdir -p fs/proc`");
     let hint = user_sees(
-        "NoDirectoryInRoot",
+        "NoDirectory",
         &format!(
             "{inside} sh -c \"{}; chroot t /fail device /dev/null\"",
             format!("{empty}; {library}").replace('$', "\\$")
         ),
     );
-    holds(&hint, "`mkdir fs/dev`");
+    holds(&hint, "`mkdir -p fs/dev`");
+    for (cause, make, way_out) in [
+        ("NotDirectory", "touch", "`mv fs/dev fs/dev.old && mkdir fs/dev`"),
+        ("LinkInRoot", "ln -s ../no", "`rm fs/dev && mkdir fs/dev`"),
+    ] {
+        let script = format!("{empty}; {library}; {make} t/dev");
+        let hint = user_sees(
+            cause,
+            &format!(
+                "{inside} sh -c \"{}; chroot t /fail device /dev/null\"",
+                script.replace('$', "\\$")
+            ),
+        );
+        holds(&hint, way_out);
+    }
+    // Gone since somebody looked.
+    user_sees("NoRoot", &format!("{inside} $FAIL proc fs/proc"));
     let hint = user_sees(
         "NoDevice",
         &format!("mkdir -p fs/dev; {inside} $FAIL device fs/dev/nosuch"),

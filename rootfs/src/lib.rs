@@ -24,6 +24,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use doctor::Stage;
 use nix::errno::Errno;
 
 pub use archive::{DEFAULT_LIMIT, unpack, unpack_at_most};
@@ -103,12 +104,13 @@ pub fn find_or_build(named: Option<&Path>) -> Result<PathBuf> {
             true => Ok(()),
             false => Err(Errno::ENOTDIR.into()),
         })
-        .with_context(|| format!("cannot use {root:?} as the root"))?;
+        .with_context(|| Stage::UseRoot(root.to_owned()))?;
     Ok(root.to_path_buf())
 }
 
+/// Whether nothing is there, not even a link that leads nowhere.
 fn is_missing(path: &Path) -> bool {
-    matches!(path.metadata(), Err(e) if e.kind() == io::ErrorKind::NotFound)
+    matches!(path.symlink_metadata(), Err(e) if e.kind() == io::ErrorKind::NotFound)
 }
 
 /// Builds a root at `target`, from what [`Source::choose`] finds.

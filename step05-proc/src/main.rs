@@ -8,7 +8,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -19,11 +19,12 @@ use anyhow::{Context as _, Error, Result, ensure};
 use clap::{Parser, Subcommand};
 use doctor::Stage;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getegid, geteuid, getpgid, getpgrp, sethostname};
 use nix::unistd::{chdir, chroot, tcgetpgrp, tcsetpgrp};
@@ -323,11 +324,12 @@ fn enter_root(root: &Path) -> Result<()> {
 /// partly hidden, as in Docker: the new one would show what is masked there.
 fn mount_proc(root: &Path) -> Result<()> {
     let stage = || Stage::MountProc(root.join("proc"));
+    // O_PATH: as chroot(2), it asks for no more than to be let through.
+    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let folder = open(root, directory, Mode::empty()).with_context(stage)?;
     // A symlink `proc -> /etc` must not lead our mount out of the new root.
-    let inside = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
-    let folder = File::open(root).with_context(stage)?;
+    let inside =
+        OpenHow::new().flags(directory).resolve(ResolveFlag::RESOLVE_IN_ROOT);
     let folder = openat2(folder, "proc", inside).with_context(stage)?;
     let folder = format!("/proc/self/fd/{}", folder.as_raw_fd());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;

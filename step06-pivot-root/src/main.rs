@@ -21,14 +21,15 @@ use anyhow::{Context as _, Error, Result, ensure};
 use clap::{Parser, Subcommand};
 use doctor::Stage;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getegid, geteuid, getpgid, getpgrp, sethostname};
-use nix::unistd::{chdir, close, pivot_root, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{chdir, close, fchdir, pivot_root, tcgetpgrp, tcsetpgrp};
 use signal_hook::consts::signal::*;
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -361,11 +362,12 @@ fn enter_root(root: &Path) -> Result<()> {
 /// partly hidden, as in Docker: the new one would show what is masked there.
 fn mount_proc(root: &Path) -> Result<()> {
     let stage = || Stage::MountProc(root.join("proc"));
+    // O_PATH: as chroot(2), it asks for no more than to be let through.
+    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let folder = open(root, directory, Mode::empty()).with_context(stage)?;
     // A symlink `proc -> /etc` must not lead our mount out of the new root.
-    let inside = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
-    let folder = File::open(root).with_context(stage)?;
+    let inside =
+        OpenHow::new().flags(directory).resolve(ResolveFlag::RESOLVE_IN_ROOT);
     let folder = openat2(folder, "proc", inside).with_context(stage)?;
     let folder = format!("/proc/self/fd/{}", folder.as_raw_fd());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -378,25 +380,28 @@ fn mount_proc(root: &Path) -> Result<()> {
 /// counts on. Making device nodes takes more than root in a user namespace,
 /// so these are the host's, bind mounted; its disks stay out.
 fn make_devices() -> Result<()> {
-    ensure!(!Path::new("/dev").is_symlink(), "/dev in the root is a symlink");
     let (tmpfs, none) = (Some("tmpfs"), None::<&str>);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount(tmpfs, "/dev", tmpfs, flags, Some("mode=755,size=64k"))
         .context(Stage::MakeDevice("/dev".into()))?;
+    // From here on by where we stand, not by name: a symlink `dev -> ../etc`,
+    // also one that appears at this moment, would lead our files to the host.
+    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    open("/dev", directory, Mode::empty())
+        .and_then(fchdir)
+        .context(Stage::MakeDevice("/dev".into()))?;
     for name in ["null", "zero", "full", "random", "urandom", "tty"] {
-        let device = Path::new("/dev").join(name);
-        let stage = || Stage::MakeDevice(device.clone());
-        File::create(&device).with_context(stage)?;
+        let stage = || Stage::MakeDevice(Path::new("/dev").join(name));
+        File::create_new(name).with_context(stage)?;
         let host = Path::new("/../dev").join(name);
-        mount(Some(&host), &device, none, MsFlags::MS_BIND, none)
+        mount(Some(&host), name, none, MsFlags::MS_BIND, none)
             .with_context(stage)?;
     }
     let links =
         [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")];
     for (name, number) in links {
-        let link = Path::new("/dev").join(name);
-        symlink(format!("/proc/self/fd{number}"), &link)
-            .with_context(|| Stage::MakeDevice(link))?;
+        symlink(format!("/proc/self/fd{number}"), name)
+            .with_context(|| Stage::MakeDevice(Path::new("/dev").join(name)))?;
     }
     Ok(())
 }

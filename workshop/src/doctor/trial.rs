@@ -17,13 +17,14 @@ use clap::ValueEnum;
 use doctor::capabilities::{self, Capability};
 use doctor::{Stage, status};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::stat::Mode;
 use nix::unistd::{
-    Pid, chdir, chroot, getegid, geteuid, pivot_root, sethostname,
+    Pid, chdir, chroot, fchdir, getegid, geteuid, pivot_root, sethostname,
 };
 use rootfs::Source;
 use serde_json::{Value, json};
@@ -361,10 +362,10 @@ fn enter_mount_namespace() -> Result<()> {
 
 fn mount_proc(root: &Path) -> Result<()> {
     let stage = || Stage::MountProc(root.join("proc"));
-    let inside = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
-    let folder = File::open(root).with_context(stage)?;
+    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let folder = open(root, directory, Mode::empty()).with_context(stage)?;
+    let inside =
+        OpenHow::new().flags(directory).resolve(ResolveFlag::RESOLVE_IN_ROOT);
     let folder = openat2(folder, "proc", inside).with_context(stage)?;
     let folder = format!("/proc/self/fd/{}", folder.as_raw_fd());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -390,22 +391,23 @@ fn swap_root(root: &Path, trial: Trial) -> Result<()> {
 }
 
 fn make_devices() -> Result<()> {
-    ensure!(!Path::new("/dev").is_symlink(), "/dev in the root is a symlink");
     let (tmpfs, none) = (Some("tmpfs"), None::<&str>);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount(tmpfs, "/dev", tmpfs, flags, Some("mode=755,size=64k"))
         .context(Stage::MakeDevice("/dev".into()))?;
+    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    open("/dev", directory, Mode::empty())
+        .and_then(fchdir)
+        .context(Stage::MakeDevice("/dev".into()))?;
     for name in ["null", "zero", "full", "random", "urandom", "tty"] {
-        let device = Path::new("/dev").join(name);
-        let stage = || Stage::MakeDevice(device.clone());
-        File::create(&device).with_context(stage)?;
+        let stage = || Stage::MakeDevice(Path::new("/dev").join(name));
+        File::create_new(name).with_context(stage)?;
         let host = Path::new("/../dev").join(name);
-        mount(Some(&host), &device, none, MsFlags::MS_BIND, none)
+        mount(Some(&host), name, none, MsFlags::MS_BIND, none)
             .with_context(stage)?;
     }
-    let link = Path::new("/dev/fd");
-    symlink("/proc/self/fd", link)
-        .with_context(|| Stage::MakeDevice(link.to_owned()))
+    symlink("/proc/self/fd", "fd")
+        .with_context(|| Stage::MakeDevice("/dev/fd".into()))
 }
 
 /// A root in which nothing can be executed is none.
