@@ -9,7 +9,7 @@ use std::io::{self, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -24,6 +24,7 @@ use crate::host;
 use crate::process::{self, SOON};
 use crate::program::{Start, Subject};
 use crate::property::{PROPERTIES, Property, Verdict};
+use crate::results::Results;
 use crate::sandbox::Sandbox;
 use crate::start::Given;
 use crate::transcript::HOST_NAME;
@@ -158,6 +159,7 @@ pub fn skip(reason: impl Into<String>) -> anyhow::Error {
 pub struct Session {
     groups: Mutex<Option<Arc<Groups>>>,
     skipped: Mutex<BTreeMap<String, usize>>,
+    results: Results,
 }
 
 impl Session {
@@ -171,6 +173,7 @@ impl Session {
         Ok(Arc::new(Self {
             groups: Mutex::default(),
             skipped: Mutex::default(),
+            results: Results::new()?,
         }))
     }
 
@@ -310,15 +313,25 @@ impl World {
     fn finish(
         &self,
         name: &str,
+        began: Instant,
         result: Result<()>,
     ) -> Result<Completion, Failed> {
+        let took = began.elapsed();
+        let record = |outcome: &str, why: &str| {
+            let results = &self.session.results;
+            results.record(self.step.name, name, outcome, took, why);
+        };
         let Err(error) = result else {
+            record("passed", "");
             return Ok(Completion::Completed);
         };
         let Some(Skip(reason)) = error.downcast_ref() else {
             let chain: Vec<_> = error.chain().map(|e| e.to_string()).collect();
-            return Err(chain.join("\n").into());
+            let chain = chain.join("\n");
+            record("failed", &chain);
+            return Err(chain.into());
         };
+        record("skipped", reason);
         let allowed = env::var(ALLOWED_SKIPS).unwrap_or_default();
         if env::var_os("CI").is_some()
             && !allowed.split(';').map(str::trim).any(|pattern| {
@@ -486,6 +499,8 @@ pub fn main(step: Step, transcripts: &'static [Test]) -> ExitCode {
             .filter(|_| replacement.is_none());
         trials.extend(tests.filter_map(|test| world.trial(caller, test)));
     }
+    let caller = half.unwrap_or_else(|| Caller::own().to_string());
+    world.session.results.plan(step.name, trials.len(), &caller);
     world.session.run(trials)
 }
 
@@ -537,8 +552,9 @@ fn trial(
 ) -> Trial {
     let world = Arc::clone(world);
     Trial::ignorable_test(name.clone(), move || {
+        let began = Instant::now();
         let result = world.run(caller, needs_container, leaves, &test);
-        world.finish(&name, result)
+        world.finish(&name, began, result)
     })
 }
 

@@ -25,14 +25,35 @@ use crate::start::Given;
 
 /// Makes the host one of our own, where we may: what a broken program does to
 /// it harms nobody, and what others mount meanwhile is not taken for its doing.
+/// Its mounts are shared if they were: what a program leaks is to be seen.
 pub fn enter() -> Result<()> {
     if Caller::own() == Caller::Root {
+        let is_shared = is_shared()?;
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
-        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+        let all = |flag: MsFlags| {
+            let flags = flag | MsFlags::MS_REC;
+            mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
+        };
+        // Cut loose first, so that they are shared among our own only.
+        all(MsFlags::MS_PRIVATE)?;
+        if is_shared {
+            all(MsFlags::MS_SHARED)?;
+        }
     }
     // Orphans of a program under test become our children, and are seen.
     Ok(prctl::set_child_subreaper(true)?)
+}
+
+/// Whether what is mounted on `/` appears elsewhere, too, as it is where
+/// systemd runs; see proc_pid_mountinfo(5).
+fn is_shared() -> Result<bool> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let fields = mounts.lines().map(|line| line.split(' '));
+    let mut roots = fields.filter(|it| it.clone().nth(4) == Some("/"));
+    Ok(roots.next_back().is_some_and(|mut root| {
+        let mut optional = root.by_ref().skip(6).take_while(|it| *it != "-");
+        optional.any(|field| field.starts_with("shared:"))
+    }))
 }
 
 /// Runs `test`, and compares the host before and after, also when the test
@@ -118,11 +139,17 @@ impl Host {
         sandboxes: &[&Sandbox],
         patience: Duration,
     ) -> Vec<String> {
-        let mut now = Self::now(groups, sandboxes);
-        let _ = process::wait_for("settling", patience, || {
-            now = Self::now(groups, sandboxes);
-            Ok((now == *self).then_some(()))
+        let settled = process::wait_for("settling", patience, || {
+            // Most often it is a process that needs another moment; all else
+            // takes longer to look at.
+            let is_settled = process::left_behind() == self.processes
+                && Self::now(groups, sandboxes) == *self;
+            Ok(is_settled.then_some(()))
         });
+        if settled.is_ok() {
+            return Vec::new();
+        }
+        let now = Self::now(groups, sandboxes);
         let mut lines = Vec::new();
         compare(&mut lines, "mount", &self.mounts, &now.mounts, Clone::clone);
         if self.name != now.name {

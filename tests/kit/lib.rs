@@ -23,6 +23,8 @@ pub mod behaviour;
 #[cfg(feature = "harness")]
 pub mod harness;
 #[cfg(feature = "harness")]
+mod results;
+#[cfg(feature = "harness")]
 mod trace;
 #[cfg(feature = "harness")]
 pub mod transcript;

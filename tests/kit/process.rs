@@ -1,13 +1,14 @@
 //! Processes as /proc shows them.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
-use std::{ffi::OsString, io};
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
@@ -30,8 +31,11 @@ impl Process {
 
     /// State letter and parent, from /proc/PID/stat. See proc(5).
     fn state_and_parent(self) -> io::Result<(char, i32)> {
-        let stat = fs::read(self.file("stat"))?;
-        let stat = String::from_utf8_lossy(&stat);
+        // One line, and so one read: this is asked of every process there is,
+        // again and again.
+        let mut stat = [0; 1024];
+        let length = File::open(self.file("stat"))?.read(&mut stat)?;
+        let stat = String::from_utf8_lossy(&stat[..length]);
         // The name in parentheses may hold anything, parentheses included.
         let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
         let mut fields = after.split_whitespace();
@@ -213,13 +217,16 @@ pub fn wait_for<T>(
 ) -> Result<T> {
     let end = Instant::now() + limit;
     loop {
+        let began = Instant::now();
         if let Some(value) = condition()? {
             return Ok(value);
         }
         if Instant::now() > end {
             bail!("no {what} within {limit:?}");
         }
-        thread::sleep(Duration::from_millis(2));
+        // Who looks again at once takes the processor from those who are to
+        // be seen.
+        thread::sleep(began.elapsed().max(Duration::from_millis(2)));
     }
 }
 
