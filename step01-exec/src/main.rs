@@ -9,15 +9,16 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{self, Child, Command, ExitCode, ExitStatus};
 
 use anyhow::{Context as _, Error, Result};
 use clap::{Parser, Subcommand};
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::{Pid, getpgid, getpgrp};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+use nix::unistd::{Pid, getpgid, getpgrp, tcgetpgrp, tcsetpgrp};
 use signal_hook::consts::signal::*;
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -72,8 +73,11 @@ fn run(command: &[OsString]) -> Result<u8> {
     let mut child = Command::new("/proc/self/exe");
     child.arg("child");
     child.arg("--").args(command);
+    let terminal = terminal_settings();
     let child = child.spawn().context("cannot start /proc/self/exe")?;
-    supervise(child, signals)
+    let status = supervise(child, signals);
+    restore_terminal(terminal);
+    status
 }
 // ANCHOR_END: run
 
@@ -116,6 +120,14 @@ fn own_status(name: &str) -> Result<String> {
     let value = status.lines().find_map(|line| line.strip_prefix(name));
     let value = value.with_context(|| format!("no {name} for ourselves"))?;
     Ok(value.trim().to_owned())
+}
+
+/// The terminal's settings, if somebody sits there and waits for us. In a
+/// pipeline it belongs to others, too.
+fn terminal_settings() -> Option<Termios> {
+    let settings = tcgetattr(io::stdin()).ok()?;
+    let in_foreground = tcgetpgrp(io::stdin()) == Ok(getpgrp());
+    (in_foreground && io::stdout().is_terminal()).then_some(settings)
 }
 
 // ANCHOR: supervise
@@ -163,6 +175,30 @@ fn exit_code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
 }
 // ANCHOR_END: exit_code
+
+// ANCHOR: restore_terminal
+/// Takes the terminal back and gives it the settings from before: a command
+/// that is killed cannot. So `run stty -echo` changes nothing that lasts.
+fn restore_terminal(settings: Option<Termios>) {
+    let front = tcgetpgrp(io::stdin());
+    let (Some(settings), Ok(front)) = (settings, front) else { return };
+    // After Ctrl-Z and `bg` it is somebody else who has it in use.
+    if front == getpgrp() || killpg(front, None) == Err(Errno::ESRCH) {
+        take_terminal();
+        // At once: what is still to be shown may wait for a Ctrl-Q.
+        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &settings);
+    }
+}
+// ANCHOR_END: restore_terminal
+
+/// Makes our process group the terminal's foreground one, see tcsetpgrp(3).
+fn take_terminal() {
+    // This is the kernel's answer to those in the background.
+    let refusal = SigSet::from(Signal::SIGTTOU);
+    let _ = refusal.thread_block();
+    let _ = tcsetpgrp(io::stdin(), getpgrp());
+    let _ = refusal.thread_unblock();
+}
 
 // ANCHOR: cannot_run
 /// Reports why the command did not start. The status is 127 when it was not

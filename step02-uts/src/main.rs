@@ -8,7 +8,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{self, Child, Command, ExitCode, ExitStatus};
 
@@ -17,8 +17,10 @@ use clap::{Parser, Subcommand};
 use doctor::Stage;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getegid, geteuid, getpgid, getpgrp, sethostname};
+use nix::unistd::{tcgetpgrp, tcsetpgrp};
 use signal_hook::consts::signal::*;
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -82,8 +84,11 @@ fn run(cli: &Cli, command: &[OsString]) -> Result<u8> {
     child.arg("child").arg("--hostname").arg(&cli.hostname);
     child.arg("--launcher").arg(own_status("Pid:")?);
     child.arg("--").args(command);
+    let terminal = terminal_settings();
     let child = child.spawn().context(Stage::StartChild)?;
-    supervise(child, signals)
+    let status = supervise(child, signals);
+    restore_terminal(terminal);
+    status
 }
 // ANCHOR_END: run
 
@@ -169,6 +174,14 @@ fn write_map(file: &'static str, line: &str) -> Result<()> {
 }
 // ANCHOR_END: write_map
 
+/// The terminal's settings, if somebody sits there and waits for us. In a
+/// pipeline it belongs to others, too.
+fn terminal_settings() -> Option<Termios> {
+    let settings = tcgetattr(io::stdin()).ok()?;
+    let in_foreground = tcgetpgrp(io::stdin()) == Ok(getpgrp());
+    (in_foreground && io::stdout().is_terminal()).then_some(settings)
+}
+
 /// Passes signals on to `process` until it has ended, and gives its status.
 fn supervise(
     mut process: Child,
@@ -207,6 +220,28 @@ fn exit_code(status: ExitStatus) -> u8 {
     let signal = || status.signal().map(|number| 128 + number);
     let code = status.code().or_else(signal);
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
+}
+
+/// Takes the terminal back and gives it the settings from before: a command
+/// that is killed cannot. So `run stty -echo` changes nothing that lasts.
+fn restore_terminal(settings: Option<Termios>) {
+    let front = tcgetpgrp(io::stdin());
+    let (Some(settings), Ok(front)) = (settings, front) else { return };
+    // After Ctrl-Z and `bg` it is somebody else who has it in use.
+    if front == getpgrp() || killpg(front, None) == Err(Errno::ESRCH) {
+        take_terminal();
+        // At once: what is still to be shown may wait for a Ctrl-Q.
+        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &settings);
+    }
+}
+
+/// Makes our process group the terminal's foreground one, see tcsetpgrp(3).
+fn take_terminal() {
+    // This is the kernel's answer to those in the background.
+    let refusal = SigSet::from(Signal::SIGTTOU);
+    let _ = refusal.thread_block();
+    let _ = tcsetpgrp(io::stdin(), getpgrp());
+    let _ = refusal.thread_unblock();
 }
 
 /// Reports why the command did not start. The status is 127 when it was not

@@ -27,6 +27,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::stat::Mode;
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getegid, geteuid, getpgid, getpgrp, sethostname};
 use nix::unistd::{chdir, close, fchdir, pivot_root, tcgetpgrp, tcsetpgrp};
@@ -102,15 +103,13 @@ fn run(cli: &Cli, command: &[OsString]) -> Result<u8> {
     child.arg("--rootfs").arg(&root);
     child.arg("--launcher").arg(own_status("Pid:")?);
     child.arg("--").args(command);
-    let foreground = in_foreground();
-    if foreground {
+    let terminal = terminal_settings();
+    if terminal.is_some() {
         child.process_group(0);
     }
     let child = child.spawn().context(Stage::StartChild)?;
     let status = supervise(child, signals);
-    if foreground {
-        take_terminal();
-    }
+    restore_terminal(terminal);
     status
 }
 
@@ -128,7 +127,6 @@ fn child(cli: &Cli, launcher: &str, command: &[OsString]) -> Result<u8> {
     set_no_new_privs().context("cannot refuse new privileges")?;
     if getpgrp() == Pid::this() {
         take_terminal();
-        signals.add_signal(SIGTSTP).context("cannot catch Ctrl-Z")?;
     }
     unblock_signals()?;
     match Command::new(&command[0]).args(&command[1..]).spawn() {
@@ -206,10 +204,12 @@ fn environment() -> Vec<(&'static str, OsString)> {
     variables
 }
 
-/// Whether somebody sits at the terminal and waits for us. In a pipeline it
-/// belongs to others, too.
-fn in_foreground() -> bool {
-    io::stdout().is_terminal() && tcgetpgrp(io::stdin()) == Ok(getpgrp())
+/// The terminal's settings, if somebody sits there and waits for us. In a
+/// pipeline it belongs to others, too.
+fn terminal_settings() -> Option<Termios> {
+    let settings = tcgetattr(io::stdin()).ok()?;
+    let in_foreground = tcgetpgrp(io::stdin()) == Ok(getpgrp());
+    (in_foreground && io::stdout().is_terminal()).then_some(settings)
 }
 
 /// Passes signals on to `process` until it has ended, and gives its status.
@@ -228,13 +228,12 @@ fn supervise(
                         return Ok(exit_code(status));
                     }
                     reap_orphans(pid);
+                    continue_stopped(pid);
                 }
                 // A Ctrl-C has no sender: the terminal gives it to a whole
                 // process group, and whoever is in ours has got it already.
                 (SIGINT | SIGQUIT, None)
                     if getpgid(Some(pid)) == Ok(getpgrp()) => {}
-                // Nothing in here stops PID 1: Ctrl-Z must not stop the rest.
-                (SIGTSTP, _) => _ = killpg(getpgrp(), Signal::SIGCONT),
                 (signal, _) => _ = kill(pid, Signal::try_from(signal)?),
             }
         }
@@ -263,6 +262,24 @@ fn reap_orphans(command: Pid) {
     }
 }
 
+/// Continues the command when Ctrl-Z has stopped it, or it has stopped itself,
+/// as vi does then. Our caller waits for the launcher and would not hear of it.
+fn continue_stopped(command: Pid) {
+    // In a group with the launcher both are stopped, and may be.
+    if getpgrp() != Pid::from_raw(1) {
+        return;
+    }
+    let stopped = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
+    if let Ok(WaitStatus::Stopped(_, Signal::SIGTSTP | Signal::SIGSTOP)) =
+        waitid(Id::Pid(command), stopped)
+    {
+        // 0 is our whole group, which the command may have left. See kill(2).
+        for whom in [Pid::from_raw(0), command] {
+            let _ = kill(whom, Signal::SIGCONT);
+        }
+    }
+}
+
 /// The status that a shell would give: the command's own, or 128 + N when
 /// signal N ended it.
 fn exit_code(status: ExitStatus) -> u8 {
@@ -271,10 +288,20 @@ fn exit_code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
 }
 
+/// Takes the terminal back and gives it the settings from before: a command
+/// that is killed cannot. So `run stty -echo` changes nothing that lasts.
+fn restore_terminal(settings: Option<Termios>) {
+    let front = tcgetpgrp(io::stdin());
+    let (Some(settings), Ok(front)) = (settings, front) else { return };
+    // After Ctrl-Z and `bg` it is somebody else who has it in use.
+    if front == getpgrp() || killpg(front, None) == Err(Errno::ESRCH) {
+        take_terminal();
+        // At once: what is still to be shown may wait for a Ctrl-Q.
+        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &settings);
+    }
+}
+
 /// Makes our process group the terminal's foreground one, see tcsetpgrp(3).
-///
-/// An interactive shell asks the terminal for that group, and hands it back
-/// at its end. The launcher's has no number in a new PID namespace; ours has.
 fn take_terminal() {
     // This is the kernel's answer to those in the background.
     let refusal = SigSet::from(Signal::SIGTTOU);
