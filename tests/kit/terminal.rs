@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -114,6 +115,30 @@ impl Terminal {
             self.look(Duration::from_millis(20))?;
         }
     }
+
+    /// Gives it another size, as a window that is pulled at.
+    pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        let (rows, columns) = (rows.to_string(), columns.to_string());
+        let status = Command::new("stty")
+            .args(["rows", &rows, "cols", &columns])
+            .stdin(self.theirs.try_clone()?)
+            .status()
+            .context("cannot start stty")?;
+        ensure!(status.success(), "stty cannot change the size");
+        Ok(())
+    }
+
+    /// Reads on until nothing more comes.
+    pub fn falls_silent(&mut self) -> Result<()> {
+        let end = Instant::now() + SOON;
+        while self.look(Duration::from_millis(50))? {
+            ensure!(Instant::now() < end, "it goes on and on");
+        }
+        Ok(())
+    }
+
+    /// Closes it, as a window is closed.
+    pub fn hang_up(self) {}
 
     /// Its settings.
     pub fn settings(&self) -> Result<Termios> {

@@ -24,22 +24,28 @@ pub const TESTS: &[Test] = tests![needs container:
 ];
 
 /// A prompt that is told from the line that sets it.
-const SET_PROMPT: &str = "unset HISTFILE; PS1='pro''mpt> '\n";
-const PROMPT: &str = "prompt> ";
-const CTRL_C: &str = "\x03";
-const CTRL_D: &str = "\x04";
-const CTRL_Z: &str = "\x1a";
+pub(super) const SET_PROMPT: &str = "unset HISTFILE; PS1='pro''mpt> '\n";
+pub(super) const PROMPT: &str = "prompt> ";
+pub(super) const CTRL_C: &str = "\x03";
+pub(super) const CTRL_D: &str = "\x04";
+pub(super) const CTRL_Z: &str = "\x1a";
 
 fn sh_has_job_control(subject: &Subject) -> Result<()> {
     session(subject, "/bin/sh")
 }
 
 fn bash_has_job_control(subject: &Subject) -> Result<()> {
+    has_bash(subject)?;
+    session(subject, "bash")
+}
+
+/// Skips where there is none.
+pub(super) fn has_bash(subject: &Subject) -> Result<()> {
     let bash = subject.start(["bash", "-c", "exit 7"]).run()?;
     if bash.status.code() != Some(7) {
         return Err(skip("there is no bash in the container"));
     }
-    session(subject, "bash")
+    Ok(())
 }
 
 /// The step as the leader of the session, as under a terminal emulator.
@@ -86,7 +92,7 @@ fn job_control_below_a_shell(subject: &Subject) -> Result<()> {
 }
 
 /// Prompt, Ctrl-C, Ctrl-Z, fg in a shell that has just started.
-fn job_control(terminal: &mut Terminal) -> Result<()> {
+pub(super) fn job_control(terminal: &mut Terminal) -> Result<()> {
     terminal.types(SET_PROMPT)?;
     terminal.shows(PROMPT)?;
     ctrl_c_ends_a_sleep(terminal, "42")?;
@@ -127,7 +133,7 @@ fn ctrl_c_ends_a_sleep(terminal: &mut Terminal, seconds: &str) -> Result<()> {
     Ok(())
 }
 
-fn foreground_sleep(seconds: &str) -> Result<Process> {
+pub(super) fn foreground_sleep(seconds: &str) -> Result<Process> {
     let sleep = process::find("sleep", |args| {
         args == [OsStr::new("sleep"), OsStr::new(seconds)]
     })?;
@@ -138,7 +144,7 @@ fn foreground_sleep(seconds: &str) -> Result<Process> {
     Ok(sleep)
 }
 
-fn settings_are(
+pub(super) fn settings_are(
     terminal: &Terminal,
     before: &nix::sys::termios::Termios,
 ) -> Result<()> {

@@ -11,6 +11,7 @@ pub mod nested;
 pub mod proc;
 pub mod root;
 pub mod security;
+pub mod terminals;
 
 use crate::harness::Test;
 
@@ -34,5 +35,11 @@ pub(crate) const SINCE: &[(usize, &[Test])] = &[
 ];
 
 /// The same for what takes long; see `SUITE_FIRE`.
-pub(crate) const UNDER_FIRE: &[(usize, &[Test])] =
-    &[(3, kills::UNDER_FIRE), (5, nested::UNDER_FIRE), (6, nested::PIVOTED)];
+pub(crate) const UNDER_FIRE: &[(usize, &[Test])] = &[
+    (1, terminals::TESTS),
+    (3, terminals::FROM_PID_1),
+    (3, kills::UNDER_FIRE),
+    (5, nested::UNDER_FIRE),
+    (6, nested::PIVOTED),
+    (7, terminals::LIMITED),
+];
