@@ -1,7 +1,8 @@
 //! Unpacking an image into a root.
 
 use std::cell::Cell;
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::ffi::OsStr;
+use std::io::{self, BufReader, Cursor, Read};
 use std::path::{Component, Path};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -9,8 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use flate2::bufread::MultiGzDecoder;
 use nix::errno::Errno;
-use nix::sys::stat::{SFlag, makedev};
-use tar::{Entry, EntryType, Header};
+use tar::{Entry, EntryType};
 
 use crate::tree::Tree;
 use crate::{Summary, make, os_str};
@@ -23,12 +23,19 @@ pub const DEFAULT_LIMIT: u64 = 4 << 30;
 /// are read into memory.
 const HEADER_LIMIT: u64 = 1 << 20;
 
+/// What a file takes up on a disk at least, and a directory.
+const BLOCK: u64 = 4096;
+
+/// How much of a name an error shows: an archive may have one of a megabyte.
+const SHOWN: usize = 100;
+
 /// Makes a root at `target` from a tar archive, plain or gzip: Alpine's
 /// minirootfs, or what `docker export` writes.
 ///
 /// Owners are kept where the kernel permits it, links always, setuid and
 /// setgid bits never: the root lies in a folder of this machine, where
-/// anyone could run such a program. An entry that would land outside the
+/// anyone could run such a program. Device nodes are left out, for root too,
+/// for the same reason: one for the disk would be as good. An entry that would land outside the
 /// target makes the whole archive fail with EXDEV; so does a truncated one
 /// with `UnexpectedEof`. Then nothing is left.
 pub fn unpack(archive: impl Read, target: &Path) -> Result<Summary> {
@@ -36,7 +43,7 @@ pub fn unpack(archive: impl Read, target: &Path) -> Result<Summary> {
 }
 
 /// Does the same and fails with EFBIG when the archive, uncompressed, has
-/// more than `limit` bytes.
+/// more than `limit` bytes, or its files need more, at 4 KiB each.
 pub fn unpack_at_most(
     limit: u64,
     archive: impl Read,
@@ -44,12 +51,39 @@ pub fn unpack_at_most(
 ) -> Result<Summary> {
     make(target, |tree| {
         let mut archive = BufReader::new(archive);
-        let start = archive.fill_buf().context("cannot read the archive")?;
-        let plain: Box<dyn Read> = match start {
-            [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(archive)),
-            _ => Box::new(archive),
+        let mut start = Vec::new();
+        // A pipe may give it bit by bit.
+        let ten = archive.by_ref().take(10).read_to_end(&mut start);
+        ten.context("cannot read the archive")?;
+        let is_gzip = start.starts_with(&[0x1f, 0x8b]);
+        if let Some(way_out) = other_format(&start) {
+            bail!("no tar archive, plain or gzip, but {way_out}");
+        }
+        let archive = Cursor::new(start).chain(archive);
+        let plain: Box<dyn Read> = match is_gzip {
+            true => Box::new(MultiGzDecoder::new(archive)),
+            false => Box::new(archive),
         };
         read_entries(tree, plain, limit)
+    })
+}
+
+/// What a root comes in else, by its first bytes, and what to do then.
+fn other_format(start: &[u8]) -> Option<&'static str> {
+    Some(match start {
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
+            "xz: `xz -dc ARCHIVE | cargo workshop rootfs --from -`"
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            "zstd: `zstd -dc ARCHIVE | cargo workshop rootfs --from -`"
+        }
+        [b'B', b'Z', b'h', _, b'1', b'A', b'Y', b'&', b'S', b'Y', ..] => {
+            "bzip2: `bzip2 -dc ARCHIVE | cargo workshop rootfs --from -`"
+        }
+        [b'P', b'K', 3, 4, ..] => {
+            "zip: unzip it into a folder, and name that with --rootfs"
+        }
+        _ => return None,
     })
 }
 
@@ -75,8 +109,12 @@ fn read_entries(
         budget.entry.set(rest);
         let name = os_str(&entry.path_bytes()).to_owned();
         let is_made = write_entry(tree, &mut entry, Path::new(&name))
-            .with_context(|| format!("cannot unpack {name:?}"))?;
+            .with_context(|| format!("cannot unpack {}", shown(&name)))?;
         skipped += u64::from(!is_made);
+        let made = tree.files + tree.directories;
+        if made.saturating_mul(BLOCK) > limit {
+            return Err(Errno::EFBIG).context("too many files");
+        }
     }
     // An archive ends in blocks of zeros; one that just stops was cut.
     if entries == 0 || budget.ended.get() {
@@ -87,6 +125,13 @@ fn read_entries(
     budget.entry.set(u64::MAX);
     io::copy(&mut archive.into_inner(), &mut io::sink())
         .context("cannot read the archive")?;
+    let has = |name| tree.has(Path::new(name));
+    if (has("manifest.json") || has("oci-layout")) && !has("bin") {
+        bail!(
+            "an image in layers, as `docker save` writes it: `docker export` \
+             of a container writes its root"
+        );
+    }
     Ok(Summary {
         source: "the archive",
         files: tree.files,
@@ -107,17 +152,30 @@ fn in_words(error: io::Error) -> io::Error {
     }
 }
 
-/// Makes one file. False when it is a device node and we may not.
+/// A name for an error.
+fn shown(name: &OsStr) -> String {
+    let bytes = name.as_encoded_bytes();
+    match bytes.get(..SHOWN) {
+        Some(start) => format!("{:?}… ({} bytes)", os_str(start), bytes.len()),
+        None => format!("{name:?}"),
+    }
+}
+
+/// Makes one file. False when it is a device node.
 fn write_entry(
     tree: &mut Tree,
     entry: &mut Entry<'_, impl Read>,
     name: &Path,
 ) -> Result<bool> {
+    if is_sparse(entry).map_err(in_words)? {
+        bail!("sparse files are not supported: tar without --sparse");
+    }
     let header = entry.header();
     let kind = header.entry_type();
-    let mode = header.mode()?;
-    let owner = (header.uid()?, header.gid()?);
-    let changed = header.mtime()?;
+    let mode = header.mode().map_err(in_words)?;
+    let uid = header.uid().map_err(in_words)?;
+    let gid = header.gid().map_err(in_words)?;
+    let changed = header.mtime().map_err(in_words)?;
     let to = entry.link_name_bytes().map(|to| os_str(&to).to_owned());
     let to = || to.as_deref().ok_or(Errno::EINVAL);
     match kind {
@@ -140,22 +198,15 @@ fn write_entry(
         }
         EntryType::Symlink => tree.symlink(name, to()?)?,
         EntryType::Link => tree.hard_link(name, Path::new(to()?))?,
-        EntryType::Fifo => tree.node(name, SFlag::S_IFIFO, mode & 0o777, 0)?,
+        EntryType::Fifo => tree.fifo(name, mode & 0o777)?,
         EntryType::Char | EntryType::Block => {
-            let number = device(header)?;
-            let kind = match kind {
-                EntryType::Char => SFlag::S_IFCHR,
-                _ => SFlag::S_IFBLK,
-            };
-            match tree.node(name, kind, mode & 0o777, number) {
-                Err(e) if is_forbidden(&e) => return Ok(false),
-                made => made?,
-            }
+            tree.remove(name)?;
+            return Ok(false);
         }
         other => bail!("entries of the type {other:?} are not supported"),
     }
     // A second name has the owner of the first.
-    let owner = (u32::try_from(owner.0), u32::try_from(owner.1));
+    let owner = (u32::try_from(uid), u32::try_from(gid));
     if let (true, (Ok(uid), Ok(gid))) = (kind != EntryType::Link, owner) {
         match tree.chown(name, uid, gid) {
             Err(e) if is_forbidden(&e) => {}
@@ -165,6 +216,13 @@ fn write_entry(
     Ok(true)
 }
 
+/// Whether GNU tar has left the holes of a file out and written a map of
+/// them, as records or in front of the content.
+fn is_sparse(entry: &mut Entry<'_, impl Read>) -> io::Result<bool> {
+    let mut records = entry.pax_extensions()?.into_iter().flatten().flatten();
+    Ok(records.any(|record| record.key_bytes().starts_with(b"GNU.sparse.")))
+}
+
 /// EPERM without the capability; EINVAL for an owner that our user namespace
 /// does not know.
 fn is_forbidden(error: &io::Error) -> bool {
@@ -172,12 +230,6 @@ fn is_forbidden(error: &io::Error) -> bool {
         error.raw_os_error().map(Errno::from_raw),
         Some(Errno::EPERM | Errno::EINVAL)
     )
-}
-
-fn device(header: &Header) -> io::Result<u64> {
-    let major = header.device_major()?.unwrap_or_default();
-    let minor = header.device_minor()?.unwrap_or_default();
-    Ok(makedev(major.into(), minor.into()))
 }
 
 /// What may still be read.

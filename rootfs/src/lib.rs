@@ -64,8 +64,8 @@ pub struct Summary {
     pub files: u64,
     /// How much the regular ones among them hold, in bytes.
     pub bytes: u64,
-    /// Device nodes of an archive that were left out: making one takes
-    /// CAP_MKNOD outside of any user namespace.
+    /// Device nodes of an archive that were left out: whoever may open one
+    /// has the device. A container gets its own from step06.
     pub skipped: u64,
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for Summary {
         let megabytes = self.bytes as f64 / 1e6;
         write!(f, "{source}: {files} files, {megabytes:.1} MB")?;
         if *skipped > 0 {
-            write!(f, ", {skipped} device nodes left out (not root)")?;
+            write!(f, ", {skipped} device nodes left out")?;
         }
         Ok(())
     }

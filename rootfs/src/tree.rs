@@ -14,6 +14,10 @@ use nix::unistd::{
     Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat,
 };
 
+/// How many directories a name may lead through. Real ones have some twenty;
+/// symlinks take the others into depths where a single lookup takes seconds.
+const DEEPEST: usize = 128;
+
 /// A directory that is filled with the files of a root.
 ///
 /// Paths are relative to it. The kernel resolves them with RESOLVE_BENEATH:
@@ -22,6 +26,7 @@ use nix::unistd::{
 /// there already under a file's name is replaced, never written through.
 pub(crate) struct Tree {
     root: OwnedFd,
+    pub(crate) directories: u64,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
 }
@@ -33,7 +38,7 @@ impl Tree {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
         let root = openat2(AT_FDCWD, path, how)?;
-        Ok(Tree { root, files: 0, bytes: 0 })
+        Ok(Tree { root, directories: 0, files: 0, bytes: 0 })
     }
 
     /// Whether the container sees something there.
@@ -45,8 +50,9 @@ impl Tree {
     }
 
     /// Makes a directory, or sets the mode of the one that is there.
-    pub(crate) fn dir(&self, path: &Path, mode: u32) -> Result<()> {
+    pub(crate) fn dir(&mut self, path: &Path, mode: u32) -> Result<()> {
         let (parent, name) = self.parent(path)?;
+        self.directories += 1;
         match mkdirat(&parent, name, Mode::S_IRWXU) {
             Err(Errno::EEXIST) => {
                 let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
@@ -97,22 +103,25 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes a device node or a FIFO. EPERM for a device without CAP_MKNOD.
-    pub(crate) fn node(
-        &mut self,
-        path: &Path,
-        kind: SFlag,
-        mode: u32,
-        device: u64,
-    ) -> Result<()> {
+    /// Removes the file with that name, if there is one.
+    pub(crate) fn remove(&mut self, path: &Path) -> Result<()> {
+        self.vacant(path).map(|_| ())
+    }
+
+    pub(crate) fn fifo(&mut self, path: &Path, mode: u32) -> Result<()> {
         let (parent, name) = self.vacant(path)?;
-        mknodat(&parent, name, kind, Mode::S_IRUSR, device)?;
+        mknodat(&parent, name, SFlag::S_IFIFO, Mode::S_IRUSR, 0)?;
         self.files += 1;
         set_mode(&parent, name, mode)
     }
 
     /// Sets the owner of a file, of a symlink itself where it is one.
-    pub(crate) fn chown(&self, path: &Path, uid: u32, gid: u32) -> Result<()> {
+    pub(crate) fn chown(
+        &mut self,
+        path: &Path,
+        uid: u32,
+        gid: u32,
+    ) -> Result<()> {
         let (parent, name) = self.parent(path)?;
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
@@ -121,7 +130,7 @@ impl Tree {
 
     /// Opens the directory that holds `path`, and makes it when it is
     /// missing.
-    fn parent<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)> {
+    fn parent<'p>(&mut self, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)> {
         let is_plain =
             |c| matches!(c, Component::Normal(_) | Component::CurDir);
         let (true, Some(name)) =
@@ -129,12 +138,16 @@ impl Tree {
         else {
             return Err(Errno::EXDEV.into());
         };
+        if path.components().count() > DEEPEST {
+            return Err(Errno::ENAMETOOLONG.into());
+        }
         let parent = path.parent().unwrap_or(Path::new(""));
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let directory = match self.open_beneath(parent, flags) {
             Err(Errno::ENOENT) => {
                 let (above, missing) = self.parent(parent)?;
                 mkdirat(&above, missing, Mode::S_IRWXU)?;
+                self.directories += 1;
                 set_mode(&above, missing, 0o755)?;
                 self.open_beneath(parent, flags)?
             }
@@ -144,7 +157,7 @@ impl Tree {
     }
 
     /// The same, with nothing left under that name.
-    fn vacant<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)> {
+    fn vacant<'p>(&mut self, path: &'p Path) -> Result<(OwnedFd, &'p OsStr)> {
         let (parent, name) = self.parent(path)?;
         match unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok((parent, name)),

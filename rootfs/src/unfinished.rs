@@ -72,7 +72,7 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.path.as_os_str().is_empty() {
-            let _ = fs::remove_dir_all(&self.path);
+            let _ = remove_all(&self.path);
         }
     }
 }
@@ -109,9 +109,38 @@ fn sweep(parent: &Path, prefix: &OsString) {
             continue;
         }
         if let Ok(_lock) = lock(&entry.path()) {
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = remove_all(&entry.path());
         }
     }
+}
+
+/// Removes a directory and all that is in it, however deep.
+///
+/// [`fs::remove_dir_all`] holds a descriptor for every level, and of those an
+/// archive can have more than we may have open files. Then what lies deeper
+/// is brought up first, one level after the other.
+fn remove_all(path: &Path) -> io::Result<()> {
+    if fs::remove_dir_all(path).is_ok() {
+        return Ok(());
+    }
+    let mut folders = vec![path.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                // A new name; rename(2) puts a directory on an empty one.
+                let up = mkdtemp(&path.join("XXXXXX"))?;
+                fs::rename(entry.path(), &up)?;
+                folders.push(up);
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        if folder != path {
+            fs::remove_dir(&folder)?;
+        }
+    }
+    fs::remove_dir(path)
 }
 
 fn lock(path: &Path) -> io::Result<Flock<File>> {

@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, chroot};
 use rootfs::{Source, add_program, build, build_from, find_or_build};
-use sandbox::{errno, is_root, listing, skip_even_in_ci};
+use sandbox::{apart, errno, is_root, listing, skip_even_in_ci};
 use tempfile::TempDir;
 
 const PATH: &str =
@@ -32,18 +32,6 @@ const PATH: &str =
 fn skip(reason: &str) {
     assert!(env::var_os("CI").is_none(), "cannot test: {reason}");
     skip_even_in_ci(reason);
-}
-
-/// Runs `body` in a thread with its own working directory, umask, root and,
-/// on demand, mount table.
-fn apart<T: Send>(flags: CloneFlags, body: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            unshare(flags | CloneFlags::CLONE_FS).unwrap();
-            body()
-        });
-        thread.join().unwrap()
-    })
 }
 
 fn host_root() -> (TempDir, PathBuf) {

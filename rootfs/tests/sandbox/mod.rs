@@ -5,8 +5,10 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
 use nix::unistd::Uid;
 
 /// Whether we are the machine's root, not that of a user namespace.
@@ -14,6 +16,18 @@ pub fn is_root() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap();
     let is_initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
     Uid::effective().is_root() && is_initial
+}
+
+/// Runs `body` in a thread with its own working directory, umask, root and,
+/// on demand, mount table.
+pub fn apart<T: Send>(flags: CloneFlags, body: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(flags | CloneFlags::CLONE_FS).unwrap();
+            body()
+        });
+        thread.join().unwrap()
+    })
 }
 
 /// Says why a test does not run, for what the other run, as root, tests.
