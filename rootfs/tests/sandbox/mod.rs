@@ -1,15 +1,16 @@
-//! What both files of tests use.
+//! What several files of tests use.
 
-use std::collections::BTreeMap;
+mod listing;
+
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::Uid;
+
+pub use listing::listing;
 
 /// Whether we are the machine's root, not that of a user namespace.
 pub fn is_root() -> bool {
@@ -42,27 +43,4 @@ pub fn errno(error: &anyhow::Error) -> Errno {
         let error: &io::Error = cause.downcast_ref().expect("no errno");
         Errno::from_raw(error.raw_os_error().unwrap_or(0))
     })
-}
-
-/// All files below a directory: mode, and content or where a link points to.
-pub fn listing(directory: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
-    let mut found = BTreeMap::new();
-    let mut queue = vec![directory.to_path_buf()];
-    while let Some(path) = queue.pop() {
-        let of = path.symlink_metadata().unwrap();
-        let content = if of.is_dir() {
-            let entries = fs::read_dir(&path).unwrap();
-            queue.extend(entries.map(|entry| entry.unwrap().path()));
-            Vec::new()
-        } else if of.is_symlink() {
-            fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
-        } else if of.is_file() {
-            fs::read(&path).unwrap()
-        } else {
-            of.rdev().to_string().into()
-        };
-        let name = path.strip_prefix(directory).unwrap().to_path_buf();
-        found.insert(name, (of.mode(), content));
-    }
-    found
 }
