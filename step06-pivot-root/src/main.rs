@@ -324,9 +324,9 @@ fn die_with(launcher: &str) -> Result<()> {
 /// folder among it would lead past every root, see fchdir(2). Those three
 /// stay, so none of them may be one.
 fn close_inherited() -> Result<()> {
-    let open =
-        fs::read_dir("/proc/self/fd").context("cannot list /proc/self/fd")?;
-    let names: Vec<_> = open.flatten().map(|entry| entry.file_name()).collect();
+    let names: Vec<_> = fs::read_dir("/proc/self/fd")
+        .and_then(|open| open.map(|entry| Ok(entry?.file_name())).collect())
+        .context("cannot list /proc/self/fd")?;
     let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
     for number in numbers.filter(|number: &RawFd| *number > 2) {
         // EBADF for the one that listed the others.

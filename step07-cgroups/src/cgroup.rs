@@ -195,7 +195,8 @@ fn limit(
 /// there is none.
 fn limit_swap(folder: &Path, file: &str, limit: &str) -> Result<()> {
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    if !folder.join(file).exists() && swaps.lines().count() < 2 {
+    let is_missing = matches!(folder.join(file).try_exists(), Ok(false));
+    if is_missing && swaps.lines().count() < 2 {
         return Ok(());
     }
     write(folder, file, limit)
@@ -352,7 +353,9 @@ impl Group {
         let _swept = sweep(parent)?;
         let folder = parent.join(format!("step07-{}{suffix}", process::id()));
         fs::create_dir(&folder).context(Stage::Cgroup(folder.clone()))?;
-        let lock = lock(&folder, FlockArg::LockExclusive)?;
+        // Without a lock it would stay for the next run to sweep.
+        let lock = lock(&folder, FlockArg::LockExclusive)
+            .inspect_err(|_| _ = fs::remove_dir(&folder))?;
         Ok(Self { folder, _lock: lock })
     }
 }
@@ -362,12 +365,10 @@ impl Drop for Group {
     fn drop(&mut self) {
         // EBUSY while the kernel still buries the last process in it.
         for _ in 0..100 {
-            match fs::remove_dir(&self.folder) {
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                    sleep(Duration::from_millis(10));
-                }
-                _ => return,
+            if fs::remove_dir(&self.folder).is_ok() {
+                return;
             }
+            sleep(Duration::from_millis(10));
         }
     }
     // ANCHOR_END: drop

@@ -23,6 +23,8 @@ pub mod behaviour;
 #[cfg(feature = "harness")]
 pub mod harness;
 #[cfg(feature = "harness")]
+mod inject;
+#[cfg(feature = "harness")]
 mod results;
 #[cfg(feature = "harness")]
 mod trace;
@@ -52,6 +54,8 @@ pub fn play_part() {
     let mut args = env::args_os().skip(1);
     match args.next().as_deref().and_then(|part| part.to_str()) {
         Some(start::PART) => start::main(args),
+        #[cfg(feature = "harness")]
+        Some(inject::PART) => inject::main(args),
         Some(probe::PART) => probe::main(args),
         Some(judge::PART) => judge::main(args),
         _ => {}

@@ -196,6 +196,7 @@ pub struct Start {
     args: Vec<OsString>,
     dir: PathBuf,
     given: Vec<Given>,
+    tracer: Vec<OsString>,
     variables: Vec<(OsString, OsString)>,
     has_no_variables: bool,
     stdin: Option<Input>,
@@ -223,6 +224,7 @@ impl Start {
             args: args.into_iter().map(|a| a.as_ref().to_owned()).collect(),
             dir: dir.to_owned(),
             given: Vec::new(),
+            tracer: Vec::new(),
             variables: Vec::new(),
             has_no_variables: false,
             stdin: None,
@@ -309,6 +311,13 @@ impl Start {
         self
     }
 
+    /// By a process that traces it: a part of the suite, with its arguments.
+    pub fn traced_by(mut self, tracer: Vec<OsString>) -> Self {
+        self.given.push(Given::Traced);
+        self.tracer = tracer;
+        self
+    }
+
     /// Without the groups that the suite made for it.
     pub fn without_groups(mut self) -> Self {
         self.given.retain(|given| !matches!(given, Given::Group(_)));
@@ -339,6 +348,9 @@ impl Start {
     /// Starts it.
     pub fn spawn(self) -> Result<Running> {
         let mut command = Command::new(OWN_PROGRAM);
+        if !self.tracer.is_empty() {
+            command.args(&self.tracer).arg(OWN_PROGRAM);
+        }
         command
             .arg(start::PART)
             .args(self.given.iter().map(Given::to_arg))

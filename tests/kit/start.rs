@@ -18,6 +18,7 @@ use std::{io, io::Write as _, iter};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
+use nix::sys::ptrace;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{
@@ -55,6 +56,8 @@ pub enum Given {
     Terminal(PathBuf),
     /// The host name and mounts of that process.
     Outside(i32),
+    /// Its parent as its tracer, see ptrace(2).
+    Traced,
 }
 
 impl Given {
@@ -71,6 +74,7 @@ impl Given {
             Self::NoOthers => ("no-others", OsString::new()),
             Self::Terminal(path) => ("terminal", path.clone().into()),
             Self::Outside(pid) => ("outside", pid.to_string().into()),
+            Self::Traced => ("traced", OsString::new()),
         };
         let mut arg = OsString::from(key);
         arg.push("=");
@@ -97,6 +101,7 @@ impl Given {
             b"no-others" => Self::NoOthers,
             b"terminal" => Self::Terminal(value.into()),
             b"outside" => Self::Outside(text.parse()?),
+            b"traced" => Self::Traced,
             _ => return Err("unknown key".into()),
         })
     }
@@ -157,6 +162,7 @@ impl Given {
                     std::env::set_current_dir(cwd)?;
                 }
             }
+            Self::Traced => ptrace::traceme()?,
         }
         Ok(())
     }

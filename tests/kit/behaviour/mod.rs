@@ -1,6 +1,7 @@
 //! What more than one step has to do beside the table, by the part of the
 //! step that does it.
 
+pub mod faults;
 pub mod host_name;
 pub mod init;
 pub mod job_control;
@@ -36,6 +37,7 @@ pub(crate) const SINCE: &[(usize, &[Test])] = &[
 
 /// The same for what takes long; see `SUITE_FIRE`.
 pub(crate) const UNDER_FIRE: &[(usize, &[Test])] = &[
+    (1, faults::TESTS),
     (1, terminals::TESTS),
     (3, terminals::FROM_PID_1),
     (3, kills::UNDER_FIRE),
