@@ -33,7 +33,7 @@ fuzz_target!(|text: &[u8]| {
         let written = quota.to_string();
         assert!(written.bytes().all(|b| b.is_ascii_digit()), "{written}");
     }
-    if let Ok(text) = str::from_utf8(text) {
+    if let Ok(text) = std::str::from_utf8(text) {
         let machine = 64 << 20..=64 << 30;
         assert_eq!(
             size::parse_size(text).ok(),
