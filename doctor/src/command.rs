@@ -45,7 +45,7 @@ impl Lookup<'_> {
         match errno {
             Errno::ENOENT => match found.next() {
                 Some(file) => self.missing_piece(file, 0),
-                None if named => None,
+                None if named => self.dangling(&places[0]),
                 None => Some(self.not_found()),
             },
             Errno::EACCES => found

@@ -315,16 +315,17 @@ fn no_place(place: &Path) -> Option<Cause> {
         let (path, target) = (outside(directory), quoted(target));
         return Some(Cause::LinkInRoot { path, target });
     }
+    // The root itself, which was there when the launcher looked.
+    let root = directory.parent().filter(|it| !it.as_os_str().is_empty());
+    if let Some(root) = root.filter(|root| !root.is_dir()) {
+        return no_root(root);
+    }
     if let Some(file) = directory::not_a_directory(directory) {
         return Some(Cause::NotDirectory { path: outside(&file) });
     }
     if !directory.is_dir() {
-        let missing = directory::missing(directory)?;
-        return Some(match missing == directory {
-            true => Cause::NoDirectory { path: outside(directory) },
-            // It was there when the launcher looked.
-            false => Cause::NoRoot { path: quoted(missing) },
-        });
+        directory::missing(directory)?;
+        return Some(Cause::NoDirectory { path: outside(directory) });
     }
     // Right after pivot_root(2) the old root is above ours; at any other time
     // nothing is.

@@ -510,7 +510,13 @@ fn places() {
         holds(&hint, way_out);
     }
     // Gone since somebody looked.
-    user_sees("NoRoot", &format!("{inside} $FAIL proc fs/proc"));
+    for (cause, make) in [
+        ("NoRoot", ":"),
+        ("RootIsFile", "touch fs"),
+        ("DanglingLink", "ln -s no fs"),
+    ] {
+        user_sees(cause, &format!("{make}; {inside} $FAIL proc fs/proc"));
+    }
     let hint = user_sees(
         "NoDevice",
         &format!("mkdir -p fs/dev; {inside} $FAIL device fs/dev/nosuch"),
@@ -713,6 +719,10 @@ fn pieces_missing() {
     let link = inside("ln -s /no/sh bin/sh; ln -s ../no bin/no", "sh");
     let hint = user_sees("DanglingLink", &link);
     holds(&hint, "fs/bin/sh is a symbolic link and leads to fs/no/sh, which");
+    // A folder on the way.
+    let link = inside("rmdir bin; ln -s ../no bin", "/bin/sh");
+    let hint = user_sees("DanglingLink", &link);
+    holds(&hint, "fs/bin is a symbolic link and leads to fs/../no, which");
     let script = "printf '#! /no/bash -e\\n' > script; chmod +x script";
     let hint = user_sees(
         "MissingInterpreter",

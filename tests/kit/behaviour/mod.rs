@@ -3,6 +3,7 @@
 
 pub mod faults;
 pub mod host_name;
+pub mod hostile_roots;
 pub mod init;
 pub mod job_control;
 pub mod kills;
@@ -41,7 +42,10 @@ pub(crate) const UNDER_FIRE: &[(usize, &[Test])] = &[
     (1, terminals::TESTS),
     (3, terminals::FROM_PID_1),
     (3, kills::UNDER_FIRE),
+    (4, hostile_roots::UNDER_FIRE),
+    (5, hostile_roots::MOUNTED),
     (5, nested::UNDER_FIRE),
+    (6, hostile_roots::PIVOTED),
     (6, nested::PIVOTED),
     (7, terminals::LIMITED),
 ];
