@@ -95,7 +95,7 @@ impl Cgroup {
             let found = Hierarchy::of(name).context(Stage::FindCgroup);
             if name == "cpu" && limits.cpus.is_none() {
                 // Not asked for; a launcher before us may have been.
-                let _ = found.and_then(|hierarchy| sweep(&hierarchy.own));
+                let _ = found.map(|hierarchy| sweep(&hierarchy.own));
                 continue;
             }
             let found = found?;
@@ -350,13 +350,20 @@ struct Group {
 impl Group {
     /// Makes a group below `parent`.
     fn new(parent: &Path, suffix: &str) -> Result<Self> {
-        let _swept = sweep(parent)?;
+        sweep(parent);
         let folder = parent.join(format!("step07-{}{suffix}", process::id()));
-        fs::create_dir(&folder).context(Stage::Cgroup(folder.clone()))?;
-        // Without a lock it would stay for the next run to sweep.
-        let lock = lock(&folder, FlockArg::LockExclusive)
-            .inspect_err(|_| _ = fs::remove_dir(&folder))?;
-        Ok(Self { folder, _lock: lock })
+        loop {
+            fs::create_dir(&folder).context(Stage::Cgroup(folder.clone()))?;
+            match lock(&folder, FlockArg::LockExclusive) {
+                Ok(lock) => return Ok(Self { folder, _lock: lock }),
+                // Without a lock it would stay for the next run to sweep.
+                Err(error) if fs::remove_dir(&folder).is_ok() => {
+                    return Err(error);
+                }
+                // Another launcher has swept it up before it was locked.
+                Err(_) => {}
+            }
+        }
     }
 }
 
@@ -376,27 +383,29 @@ impl Drop for Group {
 
 // ANCHOR: sweep
 /// Removes the groups that killed launchers have left below `parent`: with a
-/// launcher goes its lock. The lock on `parent` keeps others from doing so
-/// between the making of a group and its lock.
-fn sweep(parent: &Path) -> Result<Flock<File>> {
-    let one_at_a_time = lock(parent, FlockArg::LockExclusive)?;
+/// launcher goes its lock. We hold it meanwhile, so that whoever has just made
+/// the group waits for it, and then finds the group gone.
+fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let ours = name.as_encoded_bytes().starts_with(b"step07-");
-        if ours && lock(&entry.path(), FlockArg::LockExclusiveNonblock).is_ok()
-        {
+        let (name, path) = (entry.file_name(), entry.path());
+        if !name.as_encoded_bytes().starts_with(b"step07-") {
+            continue;
+        }
+        if let Ok(_lock) = lock(&path, FlockArg::LockExclusiveNonblock) {
             // EBUSY while there still are processes in it.
-            let _ = fs::remove_dir(entry.path());
+            let _ = fs::remove_dir(path);
         }
     }
-    Ok(one_at_a_time)
 }
 // ANCHOR_END: sweep
 
-/// Locks a folder, see flock(2); closing it gives the lock up.
+/// Locks a folder, see flock(2); closing it gives the lock up. Fails with
+/// ENOENT also when the folder was removed while we waited.
 fn lock(folder: &Path, how: FlockArg) -> Result<Flock<File>> {
-    let file = File::open(folder).context(Stage::Cgroup(folder.into()))?;
-    Flock::lock(file, how)
-        .map_err(|(_, errno)| errno)
-        .context(Stage::Cgroup(folder.into()))
+    let stage = || Stage::Cgroup(folder.into());
+    let file = File::open(folder).with_context(stage)?;
+    let lock = Flock::lock(file, how).map_err(|(_, errno)| errno);
+    let lock = lock.with_context(stage)?;
+    folder.metadata().with_context(stage)?;
+    Ok(lock)
 }

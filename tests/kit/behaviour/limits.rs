@@ -1,11 +1,12 @@
 //! Control groups. Step07.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
 use crate::caller::Caller;
@@ -25,6 +26,7 @@ pub const TESTS: &[Test] = tests![needs container:
     a_group_is_removed_after_failure,
     a_group_is_removed_after_signals,
     a_group_left_behind_is_swept_up,
+    a_lock_of_somebody_else_keeps_nobody_waiting,
 ];
 
 /// For step07, also where there can be no container.
@@ -228,6 +230,21 @@ fn a_group_left_behind_is_swept_up(subject: &Subject) -> Result<()> {
         "still there: {:?}",
         subject.groups.directories().difference(&before).collect::<Vec<_>>()
     );
+    Ok(())
+}
+
+/// Whoever may read a folder may lock it: any user those of root's groups.
+fn a_lock_of_somebody_else_keeps_nobody_waiting(
+    subject: &Subject,
+) -> Result<()> {
+    let mut locks = Vec::new();
+    for group in subject.groups.directories() {
+        let lock =
+            Flock::lock(File::open(&group)?, FlockArg::LockExclusiveNonblock);
+        locks.push(lock.map_err(|(_, errno)| errno)?);
+    }
+    let start = subject.sh("exit 7").limit(Duration::from_secs(10));
+    start.run()?.expect_status(7)?;
     Ok(())
 }
 
