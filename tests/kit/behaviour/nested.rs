@@ -273,8 +273,9 @@ fn programs() -> Result<Vec<PathBuf>> {
         if folder.ends_with("release") {
             build.arg("--release");
         }
-        let status = build.status().context("cannot run cargo")?;
-        ensure!(status.success(), "the steps cannot be built");
+        // Where this user has no cargo, there may be the steps all the same.
+        let built = build.status().map_or(true, |status| status.success());
+        ensure!(built, "the steps cannot be built");
     }
     let programs: Vec<_> = STEPS.iter().map(|step| folder.join(step)).collect();
     match programs.iter().find(|program| !fs::exists(program).unwrap_or(false))
