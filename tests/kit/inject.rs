@@ -215,7 +215,8 @@ impl Tracer {
             match waitpid(None, Some(WaitPidFlag::__WALL)) {
                 Ok(status) => match self.stopped(status) {
                     // Somebody was killed meanwhile.
-                    Err(error) if error.is::<Errno>() => {}
+                    Err(error)
+                        if error.downcast_ref() == Some(&Errno::ESRCH) => {}
                     done => done?,
                 },
                 Err(Errno::ECHILD) => return Ok(self.status),
@@ -287,11 +288,11 @@ impl Tracer {
     /// A call begins, or ends.
     fn called(&mut self, pid: Pid) -> Result<()> {
         let Some(traced) = self.traced.get_mut(&pid) else { return Ok(()) };
+        if let Some(errno) = traced.answer.take() {
+            self.has_failed = true;
+            return Ok(machine::answer(pid, errno)?);
+        }
         let Some((number, args)) = machine::entered(pid)? else {
-            if let Some(errno) = traced.answer.take() {
-                machine::answer(pid, errno)?;
-                self.has_failed = true;
-            }
             return Ok(());
         };
         let mut name = Sysno::new(number).map_or("?", |it| it.name());
@@ -355,12 +356,12 @@ impl Traced {
 }
 
 /// What is another on another processor.
-#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+#[cfg(target_arch = "x86_64")]
 mod machine {
     use nix::Result;
     use nix::errno::Errno;
-    use nix::libc::PTRACE_SYSCALL_INFO_ENTRY;
-    use nix::sys::ptrace::{getregs, setregs, syscall_info};
+    use nix::libc;
+    use nix::sys::ptrace::{getregs, setregs};
     use nix::unistd::Pid;
 
     pub const IS_KNOWN: bool = true;
@@ -369,7 +370,9 @@ mod machine {
     pub fn entered(pid: Pid) -> Result<Option<(usize, [u64; 6])>> {
         let it = getregs(pid)?;
         let args = [it.rdi, it.rsi, it.rdx, it.r10, it.r8, it.r9];
-        let has_begun = syscall_info(pid)?.op == PTRACE_SYSCALL_INFO_ENTRY;
+        // The answer until there is one; PTRACE_GET_SYSCALL_INFO would know,
+        // but not in User-Mode Linux.
+        let has_begun = it.rax == -i64::from(libc::ENOSYS) as u64;
         Ok(has_begun.then_some((it.orig_rax as usize, args)))
     }
 
@@ -388,7 +391,7 @@ mod machine {
     }
 }
 
-#[cfg(not(all(target_arch = "x86_64", target_env = "gnu")))]
+#[cfg(not(target_arch = "x86_64"))]
 mod machine {
     use nix::Result;
     use nix::errno::Errno;
@@ -482,7 +485,8 @@ fn picture(process: Process, launcher: Pid) -> Vec<String> {
     }
     for hierarchy in hierarchies().unwrap_or_default() {
         let Ok(group) = hierarchy.group_of(process) else { continue };
-        let name = group.display().to_string();
+        // Not where it is: there may be more than one place for it.
+        let name = group.file_name().unwrap_or_default().to_string_lossy();
         lines.push(name.trim_end_matches(&launcher.to_string()).to_owned());
         for entry in fs::read_dir(&group).into_iter().flatten().flatten() {
             let name = entry.file_name();
