@@ -107,10 +107,6 @@ impl Complaint {
                 "there is no room in this folder: `df -h .` shows how much \
                  there was"
             }
-            Some(Errno::ENOTDIR) => {
-                "fs is no folder here: `mv fs fs.old`, and one is built in \
-                 its place"
-            }
             _ => return Self::new(error),
         };
         Self { hint: Some(hint.to_owned()), ..Self::new(error) }
