@@ -89,6 +89,11 @@ fn every_system_call_fails_once(subject: &Subject) -> Result<()> {
     }
     good.expect_status(STATUS)?;
     ensure!(good.complaints().is_empty(), "{good}");
+    for half in [Role::Launcher, Role::Child] {
+        let is_seen = whole.calls.iter().any(|call| call.role == half);
+        ensure!(is_seen, "{half} makes no call: it has no banner any more");
+    }
+    ensure!(!whole.picture.is_empty(), "the command was not seen");
     for (name, _) in NEVER {
         let is_made = whole.calls.iter().any(|call| call.name == *name);
         let has_all = subject.step == 7 && subject.caller == Caller::User;
