@@ -94,8 +94,9 @@ fn child(command: &[OsString]) -> Result<u8> {
 
 /// Says who we are. The command has to run even when nobody can read this.
 fn banner(command: &[OsString]) {
-    let pid = process::id();
-    let _ = writeln!(io::stderr(), "running {command:?} as {pid}");
+    // In one write(2), so that no other line can come in between.
+    let line = format!("running {command:?} as {}\n", process::id());
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 // ANCHOR: catch_signals

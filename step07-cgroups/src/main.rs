@@ -158,8 +158,9 @@ fn child(
 
 /// Says who we are. The command has to run even when nobody can read this.
 fn banner(command: &[OsString]) {
-    let pid = process::id();
-    let _ = writeln!(io::stderr(), "running {command:?} as {pid}");
+    // In one write(2), so that no other line can come in between.
+    let line = format!("running {command:?} as {}\n", process::id());
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 /// Catches the signals that are meant for the command, and SIGCHLD, which
