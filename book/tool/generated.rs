@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::{diffs, hints, pictures, schedule};
+use crate::{bench, diffs, hints, pictures, schedule};
 
 /// The folder.
 pub fn folder(root: &Path) -> PathBuf {
@@ -18,6 +18,7 @@ pub fn folder(root: &Path) -> PathBuf {
 fn files(root: &Path) -> Result<BTreeMap<String, String>> {
     let mut files = BTreeMap::new();
     files.insert("what-holds.md".to_owned(), suite::property::markdown());
+    files.extend(bench::files(root)?);
     files.extend(diffs::files(root)?);
     files.extend(hints::files(root)?);
     files.extend(pictures::files(root)?);

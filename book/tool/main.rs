@@ -4,6 +4,7 @@
 //! suite is included, from the sources or from `book/generated`, which is made
 //! here: so plain `mdbook build book` gives the same.
 
+mod bench;
 mod check;
 mod diffs;
 mod generated;

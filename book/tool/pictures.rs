@@ -58,6 +58,14 @@ pub fn files(root: &Path) -> Result<Vec<(String, String)>> {
     sources.into_iter().map(draw).collect()
 }
 
+/// A picture whose source is made from data.
+pub fn generated(root: &Path, name: &str, source: &str) -> Result<String> {
+    let language = root.join("book/pictures").join(LANGUAGE);
+    let language = fs::read_to_string(&language)
+        .with_context(|| format!("cannot read {}", language.display()))?;
+    picture(name, source, &language)
+}
+
 /// Draws one picture.
 fn picture(name: &str, source: &str, language: &str) -> Result<String> {
     let title = comment(source, "title")?;

@@ -15,7 +15,7 @@ use suite::property::Property;
 use suite::{Caller, PROPERTIES, Verdict};
 
 use self::target::Target;
-use self::watch::Watch;
+pub use self::watch::Watch;
 use crate::hint;
 use crate::step::Step;
 use crate::terminal::{BAD, FAINT, GOOD, STRONG, complain, say, styled, width};

@@ -1,5 +1,6 @@
 //! `cargo workshop`: what a participant types beside the steps themselves.
 
+mod bench;
 mod book;
 mod catch_up;
 mod check;
@@ -52,6 +53,8 @@ enum Command {
     Vm(vm::Options),
     /// Build the book into target/book
     Book(book::Options),
+    /// Measure the steps beside runc, crun, bubblewrap and others
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +77,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Diff(options)) => diff::run(&options),
         Some(Command::Vm(options)) => vm::run(&options),
         Some(Command::Book(options)) => book::run(&options),
+        Some(Command::Bench(options)) => bench::run(&options),
         None => {
             Cli::command().print_help()?;
             say("");
