@@ -90,9 +90,13 @@ impl Cgroup {
     pub fn new(limits: &Limits) -> Result<Self> {
         let memory = limits.memory;
         let mut cgroup = Self { groups: vec![], _leaf: None, memory };
+        let read = |file| fs::read_to_string(file).context(Stage::FindCgroup);
+        let groups = read("/proc/self/cgroup")?;
+        let mounts = read("/proc/self/mountinfo")?;
         let mut hierarchies: Vec<(Hierarchy, Vec<&'static str>)> = vec![];
         for name in ["pids", "memory", "cpu"] {
-            let found = Hierarchy::of(name).context(Stage::FindCgroup);
+            let found = Hierarchy::of(name, &groups, &mounts);
+            let found = found.context(Stage::FindCgroup);
             if name == "cpu" && limits.cpus.is_none() {
                 // Not asked for; a launcher before us may have been.
                 let _ = found.map(|hierarchy| sweep(&hierarchy.own));
@@ -233,10 +237,9 @@ impl Hierarchy {
     // ANCHOR: of
     /// The hierarchy that has `controller`: what `/proc/self/cgroup` says of
     /// us, found in the file system with the help of `/proc/self/mountinfo`.
-    fn of(controller: &str) -> Result<Self> {
+    fn of(controller: &str, groups: &str, mounts: &str) -> Result<Self> {
         let has = |names: &str| names.split(',').any(|name| name == controller);
         // Version 1 is `4:memory:/user.slice`, version 2 `0::/user.slice`.
-        let groups = fs::read_to_string("/proc/self/cgroup")?;
         let groups = groups.lines().filter_map(|line| {
             let (number, rest) = line.split_once(':')?;
             let (names, path) = rest.split_once(':')?;
@@ -247,7 +250,6 @@ impl Hierarchy {
             .filter(|(version, names, _)| *version == 2 || has(names))
             .min_by_key(|(version, _, _)| *version)
             .with_context(|| format!("no group has {controller}"))?;
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         for line in mounts.lines() {
             // 38 31 0:35 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
             let (mount, tree) = line.split_once(" - ").unwrap_or_default();
