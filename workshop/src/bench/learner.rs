@@ -26,14 +26,16 @@ const LOOP: [(&str, &str, &str, usize); 6] = [
     ),
     (
         "one-line change to prompt",
-        "echo '// A line more.' >> step05-proc/src/main.rs",
+        "cp -n step05-proc/src/main.rs target/before.rs; \
+         echo '// A line more.' >> step05-proc/src/main.rs",
         "cargo run -q -p step05-proc -- run /bin/true",
         5,
     ),
     ("compiling `cargo workshop`", "true", "cargo workshop", 1),
     (
         "`cargo workshop check`",
-        "cargo build -q -p step05-proc",
+        "cp target/before.rs step05-proc/src/main.rs; \
+         cargo build -q -p step05-proc",
         "cargo workshop check 05 --bin target/debug/step05-proc",
         3,
     ),
@@ -54,24 +56,31 @@ pub fn run(watch: &Watch) -> Result<Value> {
     for (name, before, command, runs) in LOOP {
         note(styled(FAINT, format!("measuring {name}")));
         let results = folder.path().join("hyperfine.json");
+        let output = folder.path().join("output");
         let program = find("hyperfine").context("hyperfine is gone")?;
         let mut hyperfine = Command::new(program);
         hyperfine
             .args(["--style", "none", "--runs", &runs.to_string()])
             .args(["--prepare", before, "--export-json"])
             .arg(&results)
+            .arg("--output")
+            .arg(&output)
             .arg(command)
             .current_dir(folder.path())
             .env("CARGO_NET_OFFLINE", "true")
             .env_remove("CARGO_TARGET_DIR")
             .stdin(Stdio::null())
-            .stdout(Stdio::null());
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let mut child = hyperfine.spawn().context("cannot start hyperfine")?;
         watch.guard(Some(guarded(&child)?));
         let status = child.wait()?;
         watch.guard(None);
         ensure!(!watch.is_over(), "interrupted");
         if !status.success() {
+            let said = fs::read_to_string(&output).unwrap_or_default();
+            let lines: Vec<_> = said.lines().rev().take(9).collect();
+            lines.iter().rev().for_each(note);
             bail!("`{command}` fails");
         }
         let text = fs::read_to_string(&results)?;
