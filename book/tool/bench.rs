@@ -26,9 +26,11 @@ const SHOWN: [(&str, &str, &str); 10] = [
     ("runc", "runc", "$host"),
 ];
 
-/// In CSS pixels: what the names take, what the longest bar takes, a line.
+/// In CSS pixels: what the names take, what the longest bar takes, what the
+/// numbers behind it take, a line.
 const NAMES: f64 = 124.0;
-const LONGEST: f64 = 226.0;
+const LONGEST: f64 = 206.0;
+const NUMBERS: f64 = 60.0;
 const LINE: f64 = 26.0;
 
 /// The picture, as its file's name in `book/generated` and its content; none
@@ -60,7 +62,12 @@ fn source(found: &Value) -> Option<String> {
     let mut alt = "How long each takes to start a container, run true in it \
                    and end, as a multiple of the first:"
         .to_owned();
-    let mut drawing = String::new();
+    // As wide as all of it: by itself the picture ends where it takes the words
+    // to end, which are wider in some fonts.
+    let mut drawing = format!(
+        "box thickness 0 width {}px height 17px with .w at (0px,0px)\n",
+        NAMES + LONGEST + NUMBERS
+    );
     for (n, (ratio, title, fill)) in bars.iter().enumerate() {
         let mark = if n == 0 { "" } else { "," };
         let _ = write!(alt, "{mark} {title} {ratio:.1}");
