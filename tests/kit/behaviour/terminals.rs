@@ -401,8 +401,12 @@ fn a_reader_in_the_background_waits_for_fg(subject: &Subject) -> Result<()> {
     terminal.types(&format!("{program} run cat &\n"))?;
     let cat = command(&["cat"])?;
     ensure!(settles(|| cat.state() == Some('T')), "cat is not stopped");
-    terminal.types("\njobs\n")?;
-    terminal.shows("Stopped")?;
+    // The shell hears of the launcher, which may stop a moment later.
+    process::wait_for("stopped job", SOON, || {
+        terminal.types("jobs\n")?;
+        let shown = terminal.shows(PROMPT)?;
+        Ok(shown.contains("Stopped").then_some(()))
+    })?;
     for word in ["hello", "again"] {
         terminal.types("fg\n")?;
         ensure!(
