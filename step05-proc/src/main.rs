@@ -358,7 +358,13 @@ fn mount_proc(root: &Path) -> Result<()> {
     // A symlink `proc -> /etc` must not lead our mount out of the new root.
     let inside =
         OpenHow::new().flags(directory).resolve(ResolveFlag::RESOLVE_IN_ROOT);
-    let folder = openat2(folder, "proc", inside).with_context(stage)?;
+    let folder = loop {
+        match openat2(&folder, "proc", inside) {
+            // A `..` was on the way, and somebody renamed or mounted meanwhile.
+            Err(Errno::EAGAIN) => {}
+            found => break found.with_context(stage)?,
+        }
+    };
     let folder = format!("/proc/self/fd/{}", folder.as_raw_fd());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let (proc, none) = (Some("proc"), None::<&str>);
